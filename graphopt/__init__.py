@@ -1,0 +1,1 @@
+"""graphopt: a graph compiler for ONNX models."""

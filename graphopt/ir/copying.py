@@ -1,0 +1,86 @@
+"""Copying scopes: new nodes and tensors, shared messages and arrays."""
+
+from __future__ import annotations
+
+import onnx_graphsurgeon as gs
+
+from graphopt.ir.graph import Constant, Function, Graph, Node, Variable
+
+
+class _Copier:
+    def __init__(self) -> None:
+        self.tensors: dict[int, gs.Tensor] = {}
+
+    def tensor(self, tensor: gs.Tensor) -> gs.Tensor:
+        made = self.tensors.get(id(tensor))
+        if made is None:
+            made = copy_tensor(tensor)
+            self.tensors[id(tensor)] = made
+        return made
+
+    def scope(self, source: Graph | Function, target: Graph | Function) -> None:
+        target.doc_string = source.doc_string
+        target.import_domains = source.import_domains
+        target.proto = source.proto
+        target.shadowed = source.shadowed
+        target.inputs = [self.tensor(t) for t in source.inputs]
+        target.initializers = [self.tensor(t) for t in source.initializers]
+        for node in source.nodes:
+            made = self.node(node)
+            made.graph = target
+            target.nodes.append(made)
+        target.outputs = [self.tensor(t) for t in source.outputs]
+        target.declared = [self.tensor(t) for t in source.declared]
+
+    def node(self, node: Node) -> Node:
+        made = Node(
+            node.op,
+            node.name,
+            {},
+            [self.tensor(t) if t.name else Variable("") for t in node.inputs],
+            [self.tensor(t) if t.name else Variable("") for t in node.outputs],
+            node.domain,
+            node.overload,
+            node.proto,
+        )
+        made.uid, made.order = node.uid, node.order
+        for name, value in node.attrs.items():
+            made.attrs[name] = self.value(value, made)
+        return made
+
+    def value(self, value: object, node: Node) -> object:
+        if isinstance(value, Graph):
+            body = Graph(value.name, value.opset)
+            body.parent = node
+            self.scope(value, body)
+            return body
+        if isinstance(value, list):
+            return [self.value(entry, node) for entry in value]
+        return self.tensor(value) if isinstance(value, Constant) else value
+
+
+def copy_tensor(tensor: gs.Tensor) -> gs.Tensor:
+    """A tensor of its own with the same name, type and contents, connected to nothing."""
+    if isinstance(tensor, Constant):
+        constant = Constant(tensor.name, tensor._values)
+        constant.info = tensor.info
+        constant.is_output = tensor.is_output
+        return constant
+    variable = Variable(tensor.name, tensor.dtype, tensor.shape, tensor.info)
+    variable.is_output = tensor.is_output
+    variable.default = tensor.default
+    return variable
+
+
+def copy_scopes(graph: Graph, functions: list[Function]) -> tuple[Graph, list[Function]]:
+    """Copy a main graph and the functions of its model."""
+    copier = _Copier()
+    made = Graph(graph.name, graph.opset)
+    copier.scope(graph, made)
+    copies = []
+    for function in functions:
+        copied = Function(function.name, function.domain, function.overload, function.opset)
+        copied.attrs = dict(function.attrs)
+        _Copier().scope(function, copied)
+        copies.append(copied)
+    return made, copies

@@ -1,0 +1,191 @@
+"""The narrow waist: what a pass is, what it may ask for, and what it says it did.
+
+A pass is a frozen dataclass. Its fields are its options, and the one source of them for the command
+line, recipes, documentation and the report. Its module's docstring states its algebra and when it
+refuses. It changes the graph it is given through ``graphopt.ir.surgery`` and yields an ``Edit`` after
+each change, so that a stage can be replayed up to its n-th edit, or a ``Skip`` for a change that it
+refused. It never knows accuracy.
+"""
+
+from __future__ import annotations
+
+import abc
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphopt.errors import printable
+from graphopt.ir.graph import Graph, Node
+from graphopt.ir.inference import Facts
+from graphopt.ir.model import Model
+from graphopt.ir.surgery import Scope
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change that was made.
+
+    Args:
+        node: the node it is about: the one that stays, or the one that went.
+        what: what was done, in words.
+    """
+
+    node: Node | str
+    what: str
+
+    @property
+    def label(self) -> str:
+        """The node's name for people."""
+        return self.node.label if isinstance(self.node, Node) else printable(self.node)
+
+
+@dataclass(frozen=True)
+class Skip:
+    """One change that was refused.
+
+    Args:
+        node: the node it is about.
+        why: the reason, in words.
+    """
+
+    node: Node | str
+    why: str
+
+    @property
+    def label(self) -> str:
+        """The node's name for people."""
+        return self.node.label if isinstance(self.node, Node) else printable(self.node)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may spend.
+
+    Attributes:
+        fold_bytes: the largest constant that folding may make, in bytes.
+        growth_bytes: how much all constants together may outgrow the original's, in bytes.
+        fold_seconds: how long one evaluation of constants may take.
+        nodes: the most nodes that inlining may make.
+        memory_bytes: address space that native code may use beyond what it starts with; None: no limit.
+        request_seconds: how long one request to native code may take.
+    """
+
+    fold_bytes: int = 64 << 20
+    growth_bytes: int = 0
+    fold_seconds: float = 20.0
+    nodes: int = 100_000
+    memory_bytes: int | None = None
+    request_seconds: float = 300.0
+
+
+Evaluate = Callable[
+    [Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"
+]
+"""Computes tensors by nodes whose inputs are constants; by ``id``, the values or why there are none."""
+
+
+@dataclass
+class Context:
+    """All that a pass may ask for.
+
+    Attributes:
+        model: the model being changed; a pass reads it for what lies outside its scope.
+        facts: proven types, shapes and small integer values of tensors.
+        limits: what may be spent.
+        budget: bytes by which the constants may still grow.
+        evaluate: runs nodes on constants where their crash does no harm.
+        rng: the only source of randomness.
+        vetoed: nodes, by ``uid``, at which the running pass may not act.
+    """
+
+    model: Model
+    facts: Facts
+    limits: Limits = field(default_factory=Limits)
+    budget: int = 0
+    evaluate: Evaluate | None = None
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    vetoed: frozenset[int] = frozenset()
+    _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
+
+    def nodes(self, graph: Scope, *ops: str) -> Iterator[Node]:
+        """The nodes of the standard domain in one scope, in topological order.
+
+        Nodes that die meanwhile, that are vetoed, or whose attributes refer to those of a function
+        (so that they are not known here) are passed over; ones made meanwhile come in the next round.
+
+        Args:
+            graph: the scope.
+            ops: the operators wanted; all when empty.
+        """
+        index = self._index.get(id(graph))
+        if index is None:
+            index = self._index[id(graph)] = _index(graph)
+        wanted = (index.get("", []) if not ops else [n for op in ops for n in index.get(op, ())])
+        if len(ops) > 1:
+            wanted.sort(key=lambda node: node.order)
+        for node in wanted:
+            if not node.dead and node.uid not in self.vetoed:
+                yield node
+
+    def refresh(self, facts: Facts | None = None) -> None:
+        """Look at the graphs anew, after they changed."""
+        self._index.clear()
+        if facts is not None:
+            self.facts = facts
+
+
+def _index(graph: Scope) -> dict[str, list[Node]]:
+    found: dict[str, list[Node]] = {"": []}
+    for node in graph.nodes:
+        if node.dead or not node.standard:
+            continue
+        if any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values()):
+            continue
+        found.setdefault(node.op, []).append(node)
+        found[""].append(node)
+    return found
+
+
+class Pass(abc.ABC):
+    """A transformation of a model. Subclasses are frozen dataclasses.
+
+    Attributes:
+        name: the name for users, in kebab-case, equal to the module's file name.
+        exact: whether the result must equal the original up to rounding.
+        needs: what the context must hold, for example ``{"data"}``.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    @abc.abstractmethod
+    def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
+        """Change one scope: the main graph, a body of If, Loop or Scan, or a local function.
+
+        Args:
+            graph: the scope to change.
+            context: what else may be looked at.
+
+        Yields:
+            An Edit after each change, a Skip for each change refused.
+        """
+
+    @classmethod
+    def family(cls) -> str:
+        """The folder that the pass stands in."""
+        return cls.__module__.rsplit(".", 2)[-2]
+
+    @classmethod
+    def documentation(cls) -> str:
+        """The docstring of the pass's module: what it does and when it refuses."""
+        return (sys.modules[cls.__module__].__doc__ or "").strip()
+
+
+def is_main(graph: Scope, context: Context) -> bool:
+    """Whether a scope is the model's main graph."""
+    return isinstance(graph, Graph) and graph is context.model.graph

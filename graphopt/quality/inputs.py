@@ -1,0 +1,339 @@
+"""Inputs that a model accepts, found by trying.
+
+Without data, a model is judged on inputs drawn to fit what it declares. Declarations say little:
+which sizes a dynamic dimension may take, how large an index may be. So feeds are tried on the original
+model, cheap ones first, until some are accepted; then other sizes, wider integers, and the integers
+that the model compares its inputs with, so that both branches of an If are reached.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from graphopt.errors import NativeDeathError, NativeError
+from graphopt.ir.graph import Constant, Variable, element_bits
+from graphopt.ir.model import Model
+
+_NAMED = re.compile(r"Name:'([^']*)'")
+
+Feeds = dict[str, Any]
+Run = Callable[[Feeds], list[Any]]
+
+SIZES = (8, 16, 32, 64, 1, 128, 224, 256, 320, 512, 640, 3, 2, 4, 12, 48, 96, 100, 576, 1024, 4096)
+"""What a dynamic dimension that is not a batch is tried with, in this order."""
+
+RANGES = (2, 1, 4, 10, 100, 1000, 10_000, 50_000)
+"""Exclusive upper ends that integer inputs are tried with."""
+
+MAX_ELEMENTS = 1 << 26
+"""Elements of one input beyond which a size is not tried."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model declares of one input.
+
+    Attributes:
+        name: its name.
+        dtype: its element type; None where it is not a tensor of a known type.
+        shape: a positive int where the dimension is fixed, else a key shared by equal dimensions;
+            None where not even the rank is known.
+        kind: ``tensor``, ``sequence``, or ``optional``.
+    """
+
+    name: str
+    dtype: np.dtype | None
+    shape: tuple[int | str, ...] | None
+    kind: str = "tensor"
+
+
+@dataclass
+class Sample:
+    """Inputs that a model accepts and what it computes from them."""
+
+    feeds: Feeds
+    outputs: list[Any]
+
+    def telling(self) -> bool:
+        """Whether some output holds a finite number, so that a comparison means something."""
+        floats = [o for o in self.outputs if isinstance(o, np.ndarray) and o.dtype.kind == "f"]
+        filled = [o for o in floats if o.size]
+        return not filled or any(bool(np.isfinite(o).any()) for o in filled)
+
+
+def specs(model: Model) -> list[InputSpec]:
+    """The inputs that a caller of the model must give."""
+    return [_spec(t) for t in model.graph.inputs if isinstance(t, Variable) and t.default is None]
+
+
+def _spec(tensor: Variable) -> InputSpec:
+    dtype, shape, kind = tensor.dtype, tensor.shape, "tensor"
+    if tensor.info is not None and dtype is None:
+        kind, dtype, shape = _nested(tensor.info.type)
+    keys: tuple[int | str, ...] | None = None
+    if shape is not None:
+        keys = tuple(
+            dim if isinstance(dim, int) else (dim or f"{tensor.name}[{axis}]")
+            for axis, dim in enumerate(shape)
+        )
+    return InputSpec(tensor.name, dtype, keys, kind)
+
+
+def _nested(
+    kind: onnx.TypeProto,
+) -> tuple[str, np.dtype | None, tuple[int | str | None, ...] | None]:
+    """The tensor type inside a sequence or optional type."""
+    outer = {"sequence_type": "sequence", "optional_type": "optional"}
+    found = outer.get(kind.WhichOneof("value") or "", "unknown")
+    while kind.WhichOneof("value") in outer:
+        which = kind.WhichOneof("value")
+        kind = kind.sequence_type.elem_type if which == "sequence_type" else kind.optional_type.elem_type
+        if kind.WhichOneof("value") == "sequence_type":
+            found = f"{found} of sequence"
+    if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.elem_type:
+        return found, None, None
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+    if not kind.tensor_type.HasField("shape"):
+        return found, dtype, None
+    dims = kind.tensor_type.shape.dim
+    return found, dtype, tuple(d.dim_value if d.dim_value > 0 else d.dim_param for d in dims)
+
+
+@dataclass
+class Plan:
+    """One way to draw inputs.
+
+    Attributes:
+        sizes: the size of each dynamic dimension, by its key.
+        ends: the exclusive upper end of each integer input, by name.
+        filled: integer inputs that take one value throughout, by name.
+        rank: the rank of inputs that declare none.
+        positive: whether floats are drawn from [0, 1) rather than from a normal distribution.
+    """
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    ends: dict[str, int] = field(default_factory=dict)
+    filled: dict[str, int] = field(default_factory=dict)
+    rank: int = 2
+    positive: bool = False
+
+    def but(self, **changes: Any) -> Plan:
+        """The same plan with some fields merged or replaced."""
+        made = Plan(dict(self.sizes), dict(self.ends), dict(self.filled), self.rank, self.positive)
+        for key, value in changes.items():
+            if isinstance(value, dict):
+                getattr(made, key).update(value)
+            else:
+                setattr(made, key, value)
+        return made
+
+
+def draw(inputs: Iterable[InputSpec], plan: Plan, seed: int) -> Feeds | None:
+    """Draw inputs by a plan; None where one of them would be too large or cannot be drawn."""
+    rng = np.random.default_rng(seed)
+    feeds: Feeds = {}
+    for spec in inputs:
+        if spec.dtype is None or spec.kind.endswith("of sequence"):
+            return None
+        dims = spec.shape if spec.shape is not None else tuple(f"{spec.name}[{a}]" for a in range(plan.rank))
+        shape = tuple(d if isinstance(d, int) else plan.sizes.get(d, 1) for d in dims)
+        if int(np.prod(shape, dtype=object)) > MAX_ELEMENTS:
+            return None
+        values = [_values(spec, shape, plan, rng) for _ in range(3 if spec.kind == "sequence" else 1)]
+        feeds[spec.name] = values if spec.kind == "sequence" else values[0]
+    return feeds
+
+
+def _values(
+    spec: InputSpec, shape: tuple[int, ...], plan: Plan, rng: np.random.Generator
+) -> np.ndarray:
+    dtype = spec.dtype
+    assert dtype is not None
+    if dtype == object:
+        words = np.array(["", "a", "b", "the cat", "1", "Straße"], dtype=object)
+        return words[rng.integers(0, len(words), shape)] if shape else np.array("a", dtype=object)
+    if dtype == np.bool_:
+        return rng.integers(0, 2, shape).astype(np.bool_)
+    if dtype.kind in "iu" or "int" in dtype.name:
+        if spec.name in plan.filled:
+            return np.full(shape, plan.filled[spec.name]).astype(dtype)
+        end = min(plan.ends.get(spec.name, 2), 1 << (element_bits(dtype) - 1))
+        return np.asarray(rng.integers(0, end, shape)).astype(dtype)
+    if dtype.kind == "c":
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+    floats = rng.random(shape) if plan.positive else rng.standard_normal(shape)
+    return np.asarray(floats).astype(dtype)
+
+
+def find_feeds(model: Model, run: Run, sets: int = 3) -> tuple[list[Sample], str]:
+    """Find inputs that a model accepts.
+
+    Args:
+        model: the model.
+        run: runs it once; raises NativeError where it does not accept what it is fed.
+        sets: how many sets of inputs to look for, beside those for compared integers.
+
+    Returns:
+        The accepted inputs with their outputs, and where there are none the reason of the last try.
+    """
+    inputs = specs(model)
+    if any(spec.dtype is None for spec in inputs):
+        return [], "an input is not a tensor of a known type"
+    plan, first, why = _first(inputs, model, run)
+    if plan is None or first is None:
+        return [], why
+    samples = [first]
+    plan = _widest(inputs, plan, run)
+    for variant in itertools.islice(_variants(inputs, plan, model), sets + 5):
+        sample, _ = _try(inputs, variant, len(samples) + 1, run)
+        if sample is not None:
+            samples.append(sample)
+            sets += bool(variant.filled)
+        if len(samples) >= sets:
+            break
+    return samples, ""
+
+
+def _try(
+    inputs: list[InputSpec], plan: Plan, seed: int, run: Run
+) -> tuple[Sample | None, str]:
+    """Run the model on inputs drawn by a plan; None and the reason where it refuses them."""
+    feeds = draw(inputs, plan, seed)
+    if feeds is None:
+        return None, "an input would be too large"
+    try:
+        return Sample(feeds, run(feeds)), ""
+    except NativeDeathError:
+        raise
+    except NativeError as error:
+        return None, error.what
+
+
+def _first(
+    inputs: list[InputSpec], model: Model, run: Run
+) -> tuple[Plan | None, Sample | None, str]:
+    """Find a first plan that the model accepts.
+
+    Plain plans are tried first. If none is accepted, the one whose run came farthest is varied, one
+    dimension at a time: the node that an error names tells how far a run came.
+    """
+    place = {node.name: index for index, node in enumerate(model.nodes()) if node.name}
+    best, farthest, why = Plan(), -1, "no input fits"
+    fallback: tuple[Plan, Sample] | None = None
+
+    def attempt(plan: Plan) -> Sample | None:
+        nonlocal best, farthest, why, fallback
+        sample, reason = _try(inputs, plan, 1, run)
+        if sample is not None:
+            if sample.telling():
+                return sample
+            fallback = fallback or (plan, sample)
+            return None
+        reached = max((place.get(name, -1) for name in _NAMED.findall(reason)), default=-1)
+        if reached > farthest:
+            best, farthest, why = plan, reached, reason
+        return None
+
+    for plan in _attempts(inputs):
+        sample = attempt(plan)
+        if sample is not None:
+            return plan, sample, ""
+        if not inputs:
+            break
+    batches, others = _dynamic(inputs)
+    for key in (*others, *batches, *others):
+        for size in SIZES:
+            plan = best.but(sizes={key: size})
+            sample = attempt(plan)
+            if sample is not None:
+                return plan, sample, ""
+    return (*fallback, "") if fallback else (None, None, why)
+
+
+def _dynamic(inputs: list[InputSpec]) -> tuple[list[str], list[str]]:
+    """The keys of dynamic dimensions: those that look like a batch, and the others."""
+    batches: dict[str, None] = {}
+    others: dict[str, None] = {}
+    for spec in inputs:
+        for axis, dim in enumerate(spec.shape or ()):
+            if isinstance(dim, str):
+                looks = "batch" in dim.lower() or dim in ("N", "n", "B", "bs")
+                first = axis == 0 and len(spec.shape or ()) > 1
+                (batches if looks or first else others)[dim] = None
+    return list(batches), [key for key in others if key not in batches]
+
+
+def _attempts(inputs: list[InputSpec]) -> Iterator[Plan]:
+    """Plans to try, the likeliest and cheapest first."""
+    batches, others = _dynamic(inputs)
+    ranks = (2, 1, 3, 4, 0) if any(spec.shape is None for spec in inputs) else (2,)
+    sizes = SIZES if others else (1,)
+    base = dict.fromkeys(batches, 1)
+    for size, rank in itertools.product(sizes, ranks):
+        plan = Plan(sizes={**base, **dict.fromkeys(others, size)}, rank=rank)
+        yield plan
+        if size == sizes[0]:
+            for end in RANGES[1:4]:
+                yield plan.but(ends={spec.name: end for spec in inputs})
+            yield plan.but(positive=True)
+    for size in (2, 3, 4, 8, 16, 64):
+        yield Plan(sizes=dict.fromkeys((*batches, *others), size))
+
+
+def _widest(inputs: list[InputSpec], plan: Plan, run: Run) -> Plan:
+    """Widen the range of each integer input as far as the model accepts it."""
+    for spec in inputs:
+        if spec.dtype is None or spec.dtype.kind not in "iu":
+            continue
+        for end in RANGES[3:]:
+            wider = plan.but(ends={spec.name: end})
+            if _try(inputs, wider, 1, run)[0] is None:
+                break
+            plan = wider
+    return plan
+
+
+def _variants(inputs: list[InputSpec], plan: Plan, model: Model) -> Iterator[Plan]:
+    """Other plans near one that was accepted: compared integers, other sizes, other values."""
+    integers = [s.name for s in inputs if s.dtype is not None and s.dtype.kind in "iu" and not s.shape]
+    if integers:
+        for value in compared_integers(model):
+            yield plan.but(filled=dict.fromkeys(integers, value))
+    batches, others = _dynamic(inputs)
+    if batches:
+        yield plan.but(sizes=dict.fromkeys(batches, 2))
+    if others:
+        yield plan.but(sizes={key: 2 * plan.sizes.get(key, 1) for key in others})
+        yield plan.but(sizes={key: plan.sizes.get(key, 1) + 1 for key in others})
+        mixed = {key: plan.sizes.get(key, 1) * (1 + index % 2) for index, key in enumerate(others)}
+        yield plan.but(sizes={**mixed, **dict.fromkeys(batches, 3)})
+    yield plan.but(positive=not plan.positive)
+
+
+def compared_integers(model: Model) -> list[int]:
+    """Small whole numbers that the model compares something with, in order of appearance."""
+    found: dict[int, None] = {}
+    for node in model.nodes():
+        if node.op not in ("Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual"):
+            continue
+        for tensor in node.inputs:
+            values = _small_integers(tensor)
+            if values is not None:
+                found.update(dict.fromkeys(int(v) for v in values.flat))
+    return [value for value in found if 0 <= value < 1 << 31][:4]
+
+
+def _small_integers(tensor: Any) -> np.ndarray | None:
+    if tensor.inputs and tensor.inputs[0].op == "Constant":
+        tensor = tensor.inputs[0].attrs.get("value")
+    if not isinstance(tensor, Constant) or tensor.dtype.kind not in "iu":
+        return None
+    return tensor.values if int(np.prod(tensor.shape)) <= 4 else None

@@ -1,0 +1,173 @@
+"""A stage: consecutive exact passes on one copy of a model, run to a fixed point.
+
+Every edit has a number. The same model, passes and vetoes give the same edits, so a stage can be
+replayed up to its n-th edit, and a wrong result can be traced to the one edit that made it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from graphopt.ir.inference import infer
+from graphopt.ir.model import Model
+from graphopt.ir.surgery import tidy
+from graphopt.pass_base import Context, Edit, Evaluate, Limits, Pass, Skip
+
+MAX_ROUNDS = 200
+"""Rounds of all passes after which a stage stops: far beyond what any model needs."""
+
+Vetoes = frozenset[tuple[str, int]]
+"""Pairs of a pass's name and the ``uid`` of a node at which that pass may not act."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """An edit as it was made.
+
+    Attributes:
+        step: the name of the pass.
+        uid: the number of the node it is about; -1 where there is none.
+        node: the node's name for people.
+        what: what was done.
+    """
+
+    step: str
+    uid: int
+    node: str
+    what: str
+
+
+@dataclass
+class StageRun:
+    """What came of running a stage."""
+
+    model: Model
+    edits: list[Applied] = field(default_factory=list)
+    skips: dict[str, dict[str, str]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Passes to be run together.
+
+    Attributes:
+        passes: the passes in their order.
+        limits: what they may spend.
+        evaluate: how constants are computed; None to fold only what needs no runtime.
+        original_bytes: bytes of the original's constants, which bound their growth.
+    """
+
+    passes: Sequence[Pass]
+    limits: Limits = field(default_factory=Limits)
+    evaluate: Evaluate | None = None
+    original_bytes: int | None = None
+
+    def run(
+        self,
+        model: Model,
+        vetoes: Vetoes = frozenset(),
+        limit: int | None = None,
+        progress: Callable[[str], None] = lambda step: None,
+    ) -> StageRun:
+        """Run the passes on a copy of a model until none of them finds anything to do.
+
+        Args:
+            model: the model, which is not changed.
+            vetoes: where which pass may not act.
+            limit: stop after this many edits.
+            progress: called with the name of each pass before it runs.
+
+        Returns:
+            The changed copy with its edits and skips, in order.
+        """
+        run = StageRun(model.copy())
+        if limit == 0:
+            return run
+        allowed = model.weight_bytes() if self.original_bytes is None else self.original_bytes
+        context = Context(
+            run.model,
+            infer(run.model.graph, run.model.functions),
+            self.limits,
+            evaluate=self.evaluate,
+        )
+        for _ in range(MAX_ROUNDS):
+            before = len(run.edits)
+            context.budget = allowed + self.limits.growth_bytes - run.model.weight_bytes()
+            self._settle(run, context, vetoes, limit, progress)
+            if run.stopped or len(run.edits) == before:
+                break
+            context.refresh(infer(run.model.graph, run.model.functions))
+        return run
+
+    def _settle(
+        self,
+        run: StageRun,
+        context: Context,
+        vetoes: Vetoes,
+        limit: int | None,
+        progress: Callable[[str], None],
+    ) -> None:
+        """Run the passes round and round on the same facts; a pass rests while nothing changes."""
+        seen: dict[int, int] = {}
+        for _ in range(MAX_ROUNDS):
+            start = len(run.edits)
+            for index, step in enumerate(self.passes):
+                if seen.get(index) == len(run.edits):
+                    continue
+                progress(step.name)
+                self._step(run, step, context, vetoes, limit)
+                if run.stopped:
+                    return
+                seen[index] = len(run.edits)
+            if len(run.edits) == start:
+                return
+
+    def _step(
+        self, run: StageRun, step: Pass, context: Context, vetoes: Vetoes, limit: int | None
+    ) -> None:
+        started = time.perf_counter()
+        context.vetoed = frozenset(uid for name, uid in vetoes if name == step.name)
+        before = len(run.edits)
+        skips: dict[str, str] = {}
+        run.skips[step.name] = skips
+        for scope in list(run.model.scopes()):
+            if not self._scope(run, step, scope, context, skips, limit):
+                break
+        if len(run.edits) > before:
+            for scope in run.model.scopes():
+                tidy(scope)
+            context.refresh()
+        run.seconds[step.name] = (
+            run.seconds.get(step.name, 0.0) + time.perf_counter() - started
+        )
+
+    def _scope(
+        self,
+        run: StageRun,
+        step: Pass,
+        scope: object,
+        context: Context,
+        skips: dict[str, str],
+        limit: int | None,
+    ) -> bool:
+        """Apply one pass to one scope; False when the limit of edits was reached."""
+        if getattr(scope, "parent", None) is not None and scope.parent.dead:  # type: ignore[attr-defined]
+            return True
+        for outcome in step.apply(scope, context):  # type: ignore[arg-type]
+            if isinstance(outcome, Skip):
+                skips[outcome.label] = outcome.why
+                continue
+            run.edits.append(_applied(step, outcome))
+            if limit is not None and len(run.edits) >= limit:
+                run.stopped = True
+                return False
+        return True
+
+
+def _applied(step: Pass, edit: Edit) -> Applied:
+    uid = -1 if isinstance(edit.node, str) else edit.node.uid
+    return Applied(step.name, uid, edit.label, edit.what)

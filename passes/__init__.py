@@ -1,0 +1,1 @@
+"""The passes that graphopt ships. One pass, one file."""

@@ -1,0 +1,1 @@
+"""Exact passes: the result computes what the original computes, with fewer nodes and bytes."""
