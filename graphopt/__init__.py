@@ -1,1 +1,95 @@
-"""graphopt: a graph compiler for ONNX models."""
+"""graphopt: a framework-agnostic graph compiler for ONNX models.
+
+    import graphopt
+
+    model = graphopt.load("model.onnx")
+    result = graphopt.optimize(model, passes=["folding"])
+    result.model.save("model.opt.onnx")
+    print(result.report.to_json())
+
+The names below are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphopt._version import __version__
+
+if TYPE_CHECKING:
+    from graphopt.errors import (
+        GateError,
+        GraphoptError,
+        ModelError,
+        NativeDeathError,
+        NativeError,
+        OutputError,
+        ProviderError,
+        ResourceError,
+        UsageError,
+    )
+    from graphopt.ir.model import Model
+    from graphopt.optimizer import Result, optimize
+    from graphopt.pass_base import Context, Edit, Limits, Pass, Skip
+    from graphopt.recipe import Recipe
+    from graphopt.report import Report
+
+_HOMES = {
+    "Context": "graphopt.pass_base",
+    "Edit": "graphopt.pass_base",
+    "GateError": "graphopt.errors",
+    "GraphoptError": "graphopt.errors",
+    "Limits": "graphopt.pass_base",
+    "Model": "graphopt.ir.model",
+    "ModelError": "graphopt.errors",
+    "NativeDeathError": "graphopt.errors",
+    "NativeError": "graphopt.errors",
+    "OutputError": "graphopt.errors",
+    "Pass": "graphopt.pass_base",
+    "ProviderError": "graphopt.errors",
+    "Recipe": "graphopt.recipe",
+    "Report": "graphopt.report",
+    "ResourceError": "graphopt.errors",
+    "Result": "graphopt.optimizer",
+    "Skip": "graphopt.pass_base",
+    "UsageError": "graphopt.errors",
+    "optimize": "graphopt.optimizer",
+}
+
+__all__ = [
+    "Context",
+    "Edit",
+    "GateError",
+    "GraphoptError",
+    "Limits",
+    "Model",
+    "ModelError",
+    "NativeDeathError",
+    "NativeError",
+    "OutputError",
+    "Pass",
+    "ProviderError",
+    "Recipe",
+    "Report",
+    "ResourceError",
+    "Result",
+    "Skip",
+    "UsageError",
+    "__version__",
+    "load",
+    "optimize",
+]
+
+
+def load(source: Any) -> Model:
+    """Read a model from a path, from bytes or from a message; see ``Model.load``."""
+    from graphopt.ir.model import Model
+
+    return Model.load(source)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graphopt' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -82,6 +82,9 @@ class Limits:
     request_seconds: float = 300.0
 
 
+FREE_BYTES = 64
+"""Bytes that a constant may take in the place of a node whatever the budget says."""
+
 Evaluate = Callable[
     [Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"
 ]
@@ -131,6 +134,17 @@ class Context:
             if not node.dead and node.uid not in self.vetoed:
                 yield node
 
+    def afford(self, made: int, freed: int = 0) -> bool:
+        """Whether constants may grow by ``made`` bytes while ``freed`` bytes go; spends what it grants.
+
+        A few bytes, such as those of a shape, are always granted: the node that they replace took more.
+        """
+        growth = made - freed
+        if growth > max(self.budget, 0) and made > FREE_BYTES:
+            return False
+        self.budget -= growth
+        return True
+
     def refresh(self, facts: Facts | None = None) -> None:
         """Look at the graphs anew, after they changed."""
         self._index.clear()
@@ -177,8 +191,9 @@ class Pass(abc.ABC):
 
     @classmethod
     def family(cls) -> str:
-        """The folder that the pass stands in."""
-        return cls.__module__.rsplit(".", 2)[-2]
+        """The folder that a built-in pass stands in; the package that another one comes from."""
+        parts = cls.__module__.split(".")
+        return parts[-2] if parts[0] == "graphopt" else parts[0]
 
     @classmethod
     def documentation(cls) -> str:

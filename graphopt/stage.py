@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from graphopt.ir.costs import count_macs, count_nodes
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import tidy
@@ -40,6 +41,15 @@ class Applied:
 
 
 @dataclass
+class Change:
+    """How much a pass changed: nodes, bytes of constants, multiply-accumulates."""
+
+    nodes: int = 0
+    weight_bytes: int = 0
+    macs: int = 0
+
+
+@dataclass
 class StageRun:
     """What came of running a stage."""
 
@@ -47,6 +57,8 @@ class StageRun:
     edits: list[Applied] = field(default_factory=list)
     skips: dict[str, dict[str, str]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
+    cost: Change = field(default_factory=Change)
     stopped: bool = False
 
 
@@ -94,6 +106,7 @@ class Stage:
             self.limits,
             evaluate=self.evaluate,
         )
+        run.cost = _cost(run.model, context)
         for _ in range(MAX_ROUNDS):
             before = len(run.edits)
             context.budget = allowed + self.limits.growth_bytes - run.model.weight_bytes()
@@ -132,6 +145,7 @@ class Stage:
         started = time.perf_counter()
         context.vetoed = frozenset(uid for name, uid in vetoes if name == step.name)
         before = len(run.edits)
+        cost = run.cost
         skips: dict[str, str] = {}
         run.skips[step.name] = skips
         for scope in list(run.model.scopes()):
@@ -141,6 +155,11 @@ class Stage:
             for scope in run.model.scopes():
                 tidy(scope)
             context.refresh()
+            run.cost = _cost(run.model, context)
+            change = run.changes.setdefault(step.name, Change())
+            change.nodes += run.cost.nodes - cost.nodes
+            change.weight_bytes += run.cost.weight_bytes - cost.weight_bytes
+            change.macs += run.cost.macs - cost.macs
         run.seconds[step.name] = (
             run.seconds.get(step.name, 0.0) + time.perf_counter() - started
         )
@@ -166,6 +185,10 @@ class Stage:
                 run.stopped = True
                 return False
         return True
+
+
+def _cost(model: Model, context: Context) -> Change:
+    return Change(count_nodes(model), model.weight_bytes(), count_macs(model, context.facts))
 
 
 def _applied(step: Pass, edit: Edit) -> Applied:

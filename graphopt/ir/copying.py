@@ -72,15 +72,17 @@ def copy_tensor(tensor: gs.Tensor) -> gs.Tensor:
     return variable
 
 
+def copy_function(function: Function) -> Function:
+    """An independent copy of a function."""
+    made = Function(function.name, function.domain, function.overload, function.opset)
+    made.attrs = dict(function.attrs)
+    _Copier().scope(function, made)
+    return made
+
+
 def copy_scopes(graph: Graph, functions: list[Function]) -> tuple[Graph, list[Function]]:
     """Copy a main graph and the functions of its model."""
     copier = _Copier()
     made = Graph(graph.name, graph.opset)
     copier.scope(graph, made)
-    copies = []
-    for function in functions:
-        copied = Function(function.name, function.domain, function.overload, function.opset)
-        copied.attrs = dict(function.attrs)
-        _Copier().scope(function, copied)
-        copies.append(copied)
-    return made, copies
+    return made, [copy_function(function) for function in functions]

@@ -130,12 +130,11 @@ class Exporter:
                 proto.t.name = value.name
         elif isinstance(value, AttributeProto):
             proto.CopyFrom(value)
-        elif read is not None and (
-            isinstance(value, gs.Node.AttributeRef) or plain_attribute(read) == value
-        ):
+        elif read is not None and _says(read, value):
             proto.CopyFrom(read)
         elif isinstance(value, gs.Node.AttributeRef):
             proto.name, proto.ref_attr_name = name, value.name
+            proto.type = AttributeProto.UNDEFINED if read is None else read.type
         else:
             kind = read.type if read is not None and value == [] else None
             empty = AttributeProto.INTS if value == [] and kind is None else kind
@@ -162,6 +161,13 @@ class Exporter:
             info.CopyFrom(helper.make_tensor_value_info(tensor.name, elem_type, tensor.shape))
         if info.name != tensor.name:
             info.name = tensor.name
+
+
+def _says(read: AttributeProto, value: object) -> bool:
+    """Whether an attribute, as it was read, already says what it shall say."""
+    if isinstance(value, gs.Node.AttributeRef):
+        return read.ref_attr_name == value.name
+    return not read.ref_attr_name and bool(plain_attribute(read) == value)
 
 
 def _attribute_frame(

@@ -262,6 +262,8 @@ class Node(gs.Node):  # type: ignore[misc]
         if self.name:
             return printable(self.name)
         first = next((t.name for t in self.outputs if t.name), "")
+        if not first and self.proto is not None and self.proto.output:
+            first = self.proto.output[0]  # a node that was removed is still known by what it computed
         return printable(f"{self.op}→{first}")
 
     def bodies(self) -> Iterator[Graph]:

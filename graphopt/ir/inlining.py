@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import onnx_graphsurgeon as gs
 
-from graphopt.ir.graph import Constant, Graph, Node, Variable
+from graphopt.ir.copying import copy_function
+from graphopt.ir.graph import Constant, Function, Graph, Node, Variable
+from graphopt.ir.importer import plain_attribute
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope, insert, redirect
 
@@ -118,7 +120,63 @@ def _defined(scope: Scope) -> list[gs.Tensor]:
     return list(found.values())
 
 
-def inputs_of_call(node: Node, count: int) -> list[gs.Tensor]:
-    """The arguments of a call, omitted ones as tensors without a name."""
-    given = list(node.inputs)
-    return given + [Variable("") for _ in range(count - len(given))]
+def inline_call(node: Node, function: Function) -> None:
+    """Put a copy of a function's body in the place of a node that calls it.
+
+    Everything in the copy gets a new name, and what refers to an attribute of the function gets the
+    value that the call gives, or the function's default.
+
+    Args:
+        node: the call.
+        function: what it calls; its operator sets must be those of the caller.
+    """
+    graph = node.graph
+    assert graph is not None
+    copied = copy_function(function)
+    values = {entry.name: plain_attribute(entry) for entry in function.proto.attribute_proto}
+    values.update(node.attrs)
+    _rename_copy(node, copied, values)
+    results = list(copied.outputs)
+    for index, formal in enumerate(copied.inputs):
+        actual = node.inputs[index] if index < len(node.inputs) else Variable("")
+        formal.is_output = False
+        for user in list(formal.outputs):
+            for position, tensor in enumerate(user.inputs):
+                if tensor is formal:
+                    user.inputs[position] = actual if actual.name else Variable("")
+        results = [actual if t is formal else t for t in results]
+    for inner in copied.nodes:
+        inner.graph, inner.order = graph, node.order
+    graph.nodes.extend(copied.nodes)
+    local = {id(t) for inner in copied.nodes for t in inner.outputs}
+    for tensor in results:
+        tensor.is_output = tensor.is_output and id(tensor) not in local
+    targets = list(node.outputs)
+    node.inputs.clear()
+    node.outputs.clear()
+    node.dead = True
+    _connect(node, targets, results, local)
+
+
+def _rename_copy(node: Node, copied: Function, values: dict[str, object]) -> None:
+    """Give all that a copied body defines new names and numbers, and its attributes their values."""
+    assert node.graph is not None
+    names = node.graph.names
+    prefix = node.name or node.op
+    waiting: list[Scope] = [copied]
+    while waiting:
+        scope = waiting.pop()
+        scope.names = names
+        scope.opset = node.graph.opset
+        for tensor in _defined(scope):
+            tensor.name = names.fresh(f"{prefix}/{tensor.name}")
+        for inner in scope.nodes:
+            inner.name = names.fresh(f"{prefix}/{inner.name or inner.op}")
+            inner.uid = names.uid()
+            for name, value in list(inner.attrs.items()):
+                if isinstance(value, gs.Node.AttributeRef):
+                    if value.name in values:
+                        inner.attrs[name] = values[value.name]
+                    else:
+                        del inner.attrs[name]
+            waiting.extend(inner.bodies())

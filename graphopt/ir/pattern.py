@@ -164,6 +164,8 @@ def _node(node: Node, pattern: Op, match: Match) -> Iterator[Match]:
         return
     if any(node.attrs.get(key) != value for key, value in pattern.attrs):
         return
+    if any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values()):
+        return
     if pattern.name:
         bound = match.nodes.get(pattern.name)
         if bound is not None and bound is not node:

@@ -71,6 +71,8 @@ def _is_body(value: object) -> bool:
 def _attribute(value: object) -> str:
     if isinstance(value, Constant):
         return _constant(value)
+    if isinstance(value, gs.Node.AttributeRef):
+        return f"@{value.name}"
     if isinstance(value, float):
         return f"{np.float32(value):g}"
     if isinstance(value, list):

@@ -48,7 +48,7 @@ __all__ = [
     "upper_bound",
 ]
 
-PROOF_STEPS = 24
+PROOF_STEPS = 8
 """Replacements tried in one proof."""
 
 
@@ -103,30 +103,33 @@ def is_positive(dim: Dim) -> bool:
 
 def evaluate(dim: Dim, bindings: Mapping[str, int]) -> int:
     """Return the number a dim denotes for these symbols; KeyError for an unbound one."""
-    if isinstance(dim, int):
-        return dim
-    total = 0
-    for monomial, coefficient in dim.terms.items():
-        for atom in monomial:
-            coefficient *= _evaluate_atom(atom, bindings)
-        total += coefficient
-    return total
+    return _evaluate(dim, bindings, {})
 
 
 def symbols(dim: Dim) -> frozenset[str]:
     """Return the names of all symbols that occur in `dim`."""
     if isinstance(dim, int):
         return frozenset()
-    names: set[str] = set()
-    for atom in {a for m in dim.terms for a in m}:
-        names |= {repr(atom)} if not atom.args else frozenset().union(*map(symbols, atom.args))
-    return frozenset(names)
+    return frozenset().union(*(atom.names for monomial in dim.terms for atom in monomial))
 
 
-def _evaluate_atom(atom: Atom, bindings: Mapping[str, int]) -> int:
+def _evaluate(dim: Dim, bindings: Mapping[str, int], known: dict[Atom, int]) -> int:
+    if isinstance(dim, int):
+        return dim
+    total = 0
+    for monomial, coefficient in dim.terms.items():
+        for atom in monomial:
+            if atom not in known:
+                known[atom] = _evaluate_atom(atom, bindings, known)
+            coefficient *= known[atom]
+        total += coefficient
+    return total
+
+
+def _evaluate_atom(atom: Atom, bindings: Mapping[str, int], known: dict[Atom, int]) -> int:
     if not atom.args:
-        return bindings[repr(atom)]
-    a, b = (evaluate(arg, bindings) for arg in atom.args)
+        return bindings[next(iter(atom.names))]
+    a, b = (_evaluate(arg, bindings, known) for arg in atom.args)
     if atom.kind == "floor":
         return a // b
     return a * b if atom.kind == "mul" else min(a, b) if atom.kind == "min" else max(a, b)

@@ -8,28 +8,30 @@ integers and b, m, g > 0, floor division is brought to a canonical form by
     floor((g x + c) / (g b))    = floor((x + floor(c / g)) / b)
     floor((floor(x / m) + c)/b) = floor((x + m c) / (m b))
 
-Source: Graham, Knuth, Patashnik, Concrete Mathematics, chapter 3. Exact division is polynomial long
-division in graded lexicographic order (Cox, Little, O'Shea, Ideals, Varieties, and Algorithms,
-chapter 2). A polynomial that grows too large becomes one symbol named by its digest: still equal to
-itself, no longer simplified.
+Sources: Graham, Knuth, Patashnik, Concrete Mathematics, chapter 3; for exact division Cox, Little,
+O'Shea, Ideals, Varieties, and Algorithms, chapter 2. A polynomial that grows too large becomes one
+symbol named by its digest: still equal to itself, no longer simplified.
 """
 
 from __future__ import annotations
 
 import hashlib
 from math import gcd
+from operator import attrgetter
 
-MAX_TERMS = 32
-MAX_DEGREE = 12
-MAX_DEPTH = 24
+MAX_TERMS, MAX_DEGREE, MAX_DEPTH = 16, 8, 12
 MAX_COEFFICIENT = 1 << 127
+MAX_BOUND = 1 << 63
 MAX_KEY = 160
+MAX_SHOWN = 6
+
+_by_key = attrgetter("key")
 
 
 class Atom:
     """A symbol or an opaque operation; equal when the keys are equal."""
 
-    __slots__ = ("args", "depth", "high", "key", "kind", "low")
+    __slots__ = ("args", "depth", "high", "key", "kind", "low", "names")
 
     def __init__(
         self, kind: str, args: tuple[Dim, ...], name: str, low: int | None, high: int | None
@@ -40,7 +42,9 @@ class Atom:
         self.args = args
         self.low = low
         self.high = high
-        self.depth = 1 + max((_depth(a) for a in args), default=0)
+        inner = [a for arg in args if isinstance(arg, Expr) for m in arg.terms for a in m]
+        self.depth: int = 1 + max((a.depth for a in inner), default=0)
+        self.names: frozenset[str] = frozenset([name]).union(*(a.names for a in inner)) - {""}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Atom) and self.key == other.key
@@ -51,6 +55,8 @@ class Atom:
     def __repr__(self) -> str:
         if not self.args:
             return self.key.partition(":")[2]
+        if self.depth > MAX_SHOWN:
+            return f"{self.kind}(...)"
         if self.kind == "floor":
             return f"({self.args[0]!r})//({self.args[1]!r})"
         return f"{self.kind}({', '.join(map(repr, self.args))})"
@@ -102,7 +108,7 @@ class Expr:
         terms: Terms = {}
         for m1, c1 in self.terms.items():
             for m2, c2 in other.terms.items():
-                monomial = tuple(sorted(m1 + m2, key=_atom_key)) if m1 and m2 else m1 or m2
+                monomial = tuple(sorted(m1 + m2, key=_by_key)) if m1 and m2 else m1 or m2
                 terms[monomial] = terms.get(monomial, 0) + c1 * c2
         return polynomial(terms)
 
@@ -116,9 +122,6 @@ class Expr:
 
     def __mod__(self, other: Dim) -> Dim:
         return self - other * floor_div(self, other)
-
-    def __rmod__(self, other: Dim) -> Dim:
-        return other - self * floor_div(other, self)
 
     def __repr__(self) -> str:
         parts = []
@@ -154,7 +157,7 @@ def exact_div(a: Dim, b: Dim) -> Dim | None:
             return None
         quotient[part] = coefficient // factor
         for m, c in b.terms.items():
-            target = tuple(sorted(m + part, key=_atom_key))
+            target = tuple(sorted(m + part, key=_by_key))
             rest[target] = rest.get(target, 0) - c * quotient[part]
             if rest[target] == 0:
                 del rest[target]
@@ -176,9 +179,8 @@ def floor_div(a: Dim, b: Dim) -> Dim:
     whole = exact_div(a, b)
     if whole is not None:
         return whole
-    shared = _shared_factor(_terms(a)) if not isinstance(a, int) else ()
-    shared = tuple(x for x in shared if x in _shared_factor(b.terms))[:1]
-    if shared:
+    common = _shared_factor(_terms(a)) if not isinstance(a, int) else ()
+    if shared := tuple(x for x in common if x in _shared_factor(b.terms))[:1]:
         factor = Expr({shared: 1})
         return floor_div(exact_div(a, factor) or 0, exact_div(b, factor) or 0)
     return opaque("floor", (a, b), _sign(a, b), None)
@@ -209,9 +211,7 @@ def _floor_of_rest(rest: Expr, b: int) -> Dim:
         atom = inner[0][0][0]
         if atom.kind == "floor" and isinstance(atom.args[1], int):
             return floor_div(atom.args[0] + atom.args[1] * constant, atom.args[1] * b)
-    low, high = lower_bound(rest), upper_bound(rest)
-    low = None if low is None else low // b
-    high = None if high is None else high // b
+    low, high = (None if x is None else x // b for x in (lower_bound(rest), upper_bound(rest)))
     return low if low is not None and low == high else opaque("floor", (rest, b), low, high)
 
 
@@ -228,7 +228,7 @@ def lowest(terms: Terms) -> int | None:
                 return None
             bound *= edge
         total += c * bound
-    return total
+    return min(total, MAX_BOUND) if total >= -MAX_BOUND else None
 
 
 def opaque(kind: str, args: tuple[Dim, Dim], low: int | None, high: int | None) -> Dim:
@@ -250,19 +250,15 @@ def polynomial(terms: Terms) -> Dim:
         return 0
     if len(terms) == 1 and () in terms:
         return terms[()]
-    for monomial, c in terms.items():
-        if (
-            len(monomial) > MAX_DEGREE
-            or not -MAX_COEFFICIENT < c < MAX_COEFFICIENT
-            or any(a.depth > MAX_DEPTH for a in monomial)
-        ):
-            return _collapsed(terms)
-    return _collapsed(terms) if len(terms) > MAX_TERMS else Expr(terms)
-
-
-def _collapsed(terms: Terms) -> Expr:
     expr = Expr(terms)
-    return symbol(f"~{_digest(_key(expr))}", lower_bound(expr), upper_bound(expr))
+    if len(terms) > MAX_TERMS or any(_is_large(m, c) for m, c in terms.items()):
+        return symbol(f"~{_digest(_key(expr))}", lower_bound(expr), upper_bound(expr))
+    return expr
+
+
+def _is_large(monomial: Monomial, c: int) -> bool:
+    deep = any(atom.depth > MAX_DEPTH for atom in monomial)
+    return deep or len(monomial) > MAX_DEGREE or abs(c) > MAX_COEFFICIENT
 
 
 def _terms(dim: Dim) -> Terms:
@@ -274,10 +270,6 @@ def ordered(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     return (a, b) if _key(a) <= _key(b) else (b, a)
 
 
-def _atom_key(atom: Atom) -> str:
-    return atom.key
-
-
 def _term_key(term: tuple[Monomial, int]) -> tuple[int, list[str]]:
     return -len(term[0]), [a.key for a in term[0]]
 
@@ -287,10 +279,6 @@ def _key(dim: Dim) -> str:
         return str(dim)
     terms = sorted(dim.terms.items(), key=_term_key)
     return "+".join(f"{c}*{'*'.join(a.key for a in m)}" for m, c in terms)
-
-
-def _depth(dim: Dim) -> int:
-    return 0 if isinstance(dim, int) else max((a.depth for m in dim.terms for a in m), default=0)
 
 
 def _digest(text: str) -> str:

@@ -75,6 +75,7 @@ class Equivalence:
         self.feeds: list[Feeds] = []
         self.references: list[list[Any]] = []
         self.why = ""
+        self.opened = False
         self._ready = False
 
     def prepare(self) -> None:
@@ -99,6 +100,7 @@ class Equivalence:
 
     def _prepare(self, backend: str) -> None:
         with _Opened(self.native, self.original, backend, self.seconds) as session:
+            self.opened = True
             if self.data:
                 self.feeds = self.data
                 self.references = [session.run(feeds) for feeds in self.data]
@@ -106,6 +108,16 @@ class Equivalence:
             samples, self.why = find_feeds(self.original, session.run)
             self.feeds = [sample.feeds for sample in samples]
             self.references = [sample.outputs for sample in samples]
+
+    def bindings(self) -> dict[tuple[str, int], int]:
+        """The sizes of the first inputs that were judged with, by input and axis."""
+        first = self.feeds[0] if self.references else {}
+        return {
+            (name, axis): size
+            for name, value in first.items()
+            if isinstance(value, np.ndarray)
+            for axis, size in enumerate(value.shape)
+        }
 
     def judge(self, candidate: Model) -> Verdict:
         """Compare a candidate with the original on every set of inputs."""

@@ -41,7 +41,7 @@ class EliminateDeadCode(Pass):
         _declarations(graph)
         if is_main(graph, context):
             yield from _functions(context)
-            _imports(context)
+            yield from _imports(context)
 
 
 def _trim(node: Node, opset: int) -> bool:
@@ -98,14 +98,13 @@ def _functions(context: Context) -> Iterator[Edit]:
         yield Edit(function.name, "nothing calls this function")
 
 
-def _imports(context: Context) -> None:
+def _imports(context: Context) -> Iterator[Edit]:
     """Drop the imports of operator sets that no node uses; the standard one stays."""
     model = context.model
     used = {"", "ai.onnx"}
     for scope in model.scopes():
         used.update(node.domain or "" for node in scope.nodes)
-    kept = [entry for entry in model.header.opset_import if entry.domain in used]
-    if len(kept) < len(model.header.opset_import):
-        del model.header.opset_import[:]
-        model.header.opset_import.extend(kept)
-
+    for entry in list(model.header.opset_import):
+        if entry.domain not in used:
+            model.header.opset_import.remove(entry)
+            yield Edit(entry.domain, "no node uses this operator set")

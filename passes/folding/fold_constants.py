@@ -112,12 +112,11 @@ class _Plan:
                 return f"the result takes {size} bytes, the limit is {self.context.limits.fold_bytes}"
             made += size
         freed, decodes = self._freed(node)
-        growth = made - freed
-        if growth > 0 and decodes:
+        if made > freed and decodes:
             return f"it would store {made} bytes in place of {freed}"
-        if growth > max(self.context.budget, 0):
-            return f"the constants would grow by {growth} bytes, {max(self.context.budget, 0)} are left"
-        self.context.budget -= growth
+        if not self.context.afford(made, freed):
+            left = max(self.context.budget, 0)
+            return f"the constants would grow by {made - freed} bytes, {left} are left"
         return ""
 
     def _bytes(self, node: Node, tensor: gs.Tensor) -> int | None:

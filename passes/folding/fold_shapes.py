@@ -5,7 +5,8 @@
 Shapes are followed symbolically through arithmetic, so ``(N * 4) / N`` counts as 4 and a dynamic batch
 does not hide the other dimensions. Only the last node of a chain is replaced; the rest goes away with it.
 
-Refuses: a value that a declared shape alone would give; declarations are not believed.
+Refuses: a value that a declared shape alone would give, for declarations are not believed; a value that
+would make the constants outgrow their budget.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class FoldShapes(Pass):
                 continue
             value = _value(node, context)
             if value is None:
+                continue
+            if not context.afford(value.nbytes):
+                yield Skip(node, f"the constants would grow by {value.nbytes} bytes")
                 continue
             become_constant(node, node.outputs[0], value)
             remove(node)

@@ -60,14 +60,16 @@ def meet(a: Fact, b: Fact, fresh: Fresh) -> Fact:
     kind = a.kind if a.kind == b.kind else "unknown"
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape) or kind == "unknown":
         return Fact(dtype, kind=kind)
+    if kind != "tensor":
+        return Fact(dtype, a.shape if a.shape == b.shape else None, kind=kind)
     shape = tuple(x if x == y else fresh(0, None) for x, y in zip(a.shape, b.shape, strict=True))
     if a.value is None or b.value is None or a.value.shape != b.value.shape or dtype is None:
-        return Fact(dtype, shape, kind=kind)
+        return Fact(dtype, shape)
     if dtype.kind not in "bi":
         same = all(x == y for x, y in zip(a.value.flat, b.value.flat, strict=True))
-        return Fact(dtype, shape, a.value if same else None, kind)
+        return Fact(dtype, shape, a.value if same else None)
     low, high = (0, 1) if dtype.kind == "b" else (None, None)
     entries = [
         x if x == y else fresh(low, high) for x, y in zip(a.value.flat, b.value.flat, strict=True)
     ]
-    return Fact(dtype, shape, value_of(entries, a.value.shape), kind)
+    return Fact(dtype, shape, value_of(entries, a.value.shape))

@@ -190,7 +190,7 @@ class Call:
             if isinstance(entry, int):
                 if not in_range(entry, dtype):
                     return Fact(dtype, shape)
-            elif not _holds(dtype, entry):
+            elif not _holds(dtype, entry) or not self.engine.follow():
                 return Fact(dtype, shape)
         return Fact(dtype, shape, value_of(flat, fixed))
 

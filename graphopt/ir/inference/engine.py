@@ -1,15 +1,17 @@
 """The walk over a graph: nodes in dependency order, every rule guarded, bodies and calls included.
 
 A rule that raises, or an operator without a rule, leaves its outputs unknown. Work beyond one visit
-per node (loop bodies again, function calls) is drawn from a budget, so that a hostile model cannot
-make inference slow.
+per node (loop bodies again, function calls) and symbolic contents are drawn from budgets, so that a
+hostile model cannot make inference slow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import onnx
 import onnx_graphsurgeon as gs
+from onnx import AttributeProto
 
 from graphopt.ir.inference.call import Call, Environment
 from graphopt.ir.inference.constants import FAILURES, constant_fact, numpy_type
@@ -21,9 +23,12 @@ from graphopt.numerics.dims import Dim, Expr, symbol, symbols
 STANDARD = frozenset({None, "", "ai.onnx"})
 MAX_DEPTH = 30
 EXTRA_VISITS = 20_000
+SYMBOLIC_ELEMENTS = 20_000
 NEWEST_OPSET = 1 << 16
 
 Key = tuple[str, str, str]
+
+_PLAIN = (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.STRING)
 
 
 class Engine:
@@ -37,6 +42,7 @@ class Engine:
         self.count = 0
         self.depth = 0
         self.visits = EXTRA_VISITS
+        self.elements = SYMBOLIC_ELEMENTS
 
     def fresh(self, low: int | None = 0, high: int | None = None) -> Expr:
         """A symbol that occurs nowhere else."""
@@ -105,6 +111,11 @@ class Engine:
         self.visits -= cost
         return True
 
+    def follow(self) -> bool:
+        """Whether one more symbolic element may be followed, which is then paid."""
+        self.elements -= 1
+        return self.elements >= 0
+
     def _visit(self, node: gs.Node, opset: int, facts: Facts, environment: Environment) -> None:
         outputs: Fact | Sequence[Fact] | None = None
         try:
@@ -126,9 +137,7 @@ class Engine:
         """The outputs of a local function, inferred through its body for this one call."""
         if not self.again(function):
             return None
-        environment: dict[str, object] = {
-            name: value for name, value in function.attrs.items() if value is not None
-        }
+        environment = _defaults(function)
         for name in call.node.attrs:
             environment[name] = call.attribute(name)
         facts = Facts()
@@ -148,8 +157,9 @@ def infer(graph: gs.Graph, functions: Iterable[gs.Function] = ()) -> Facts:
 
     Only what the operators imply is used: types and positive dims of graph inputs, and constants.
     Declared shapes of outputs and of anything in between are ignored. A fact holds in every run
-    that succeeds, provided that no axis of a graph input is empty, and that neither a Reshape
-    without ``allowzero`` nor a loop that may not run at all yields an empty tensor.
+    that succeeds and meets what models rely on anyway: no axis of a graph input is empty, no window
+    is wider than the padded axis that it slides over, neither a Reshape without ``allowzero`` nor
+    the stacked outputs of a loop are empty, dims do not overflow the integers that carry them.
 
     Args:
         graph: a main graph, or a function's body, whose inputs are then unknown.
@@ -169,6 +179,15 @@ def infer(graph: gs.Graph, functions: Iterable[gs.Function] = ()) -> Facts:
         engine.declare(graph, facts)
     engine.run(graph, opset_of(graph), facts, environment)
     return facts
+
+
+def _defaults(function: gs.Function) -> dict[str, object]:
+    """The values that a function's attributes have where a call does not give them."""
+    values = {name: value for name, value in function.attrs.items() if value is not None}
+    for entry in getattr(getattr(function, "proto", None), "attribute_proto", ()):
+        if entry.type in _PLAIN:
+            values[entry.name] = onnx.helper.get_attribute_value(entry)
+    return values
 
 
 def _domain(domain: str | None) -> str:

@@ -74,7 +74,7 @@ def slice_length(dim: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
             return None
         return last if first == 0 and step == 1 else maximum(ceil_div(last - first, step), 0)
     if step < 0:
-        first, last = _clamped(start, dim, 0), _clamped(end, dim, -1)
+        first, last = _last_place(start, dim), _clamped(end, dim)
         if first is None or last is None:
             return None
         return maximum(ceil_div(first - last, -step), 0)
@@ -93,16 +93,22 @@ def _place(bound: Dim, dim: Dim) -> Dim | None:
     return maximum(bound + dim, 0) if is_positive(-bound) else None
 
 
-def _clamped(bound: Dim, dim: Dim, low: int) -> Dim | None:
-    """A bound of a backward slice, held between low and dim - 1."""
-    if isinstance(bound, int):
-        if bound >= INFINITY:
-            return dim - 1
-        if bound <= -INFINITY:
-            return minimum(low, dim - 1)
-    if is_non_negative(bound):
-        return minimum(maximum(bound, low), dim - 1)
-    return minimum(maximum(bound + dim, low), dim - 1) if is_positive(-bound) else None
+def _last_place(start: Dim, dim: Dim) -> Dim | None:
+    """Where a backward slice starts; None before the first element, where runtimes disagree."""
+    if isinstance(start, int) and start >= INFINITY:
+        return dim - 1
+    if is_non_negative(start):
+        return minimum(start, dim - 1)
+    return dim + start if start == -1 or is_non_negative(dim + start) else None
+
+
+def _clamped(end: Dim, dim: Dim) -> Dim | None:
+    """Where a backward slice ends, not included: from -1 to dim - 1."""
+    if isinstance(end, int) and end <= -INFINITY:
+        return -1
+    if is_non_negative(end):
+        return minimum(end, dim - 1)
+    return maximum(end + dim, -1) if is_positive(-end) else None
 
 
 def _sliced(
@@ -110,8 +116,8 @@ def _sliced(
 ) -> np.ndarray | None:
     if value is None or not isinstance(start, int) or not isinstance(end, int):
         return None
-    if step < 0 and end < -value.shape[axis]:
-        end = -INFINITY
+    if step < 0 and start < -value.shape[axis]:
+        return None
     cut = [slice(None)] * value.ndim
     cut[axis] = slice(start, end, step)
     return value[tuple(cut)]

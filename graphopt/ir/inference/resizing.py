@@ -81,7 +81,7 @@ def resize(call: Call) -> Fact:
     named = call.integers("axes")
     axes = list(range(rank)) if named is None else axes_of(named, rank)
     unknown = tuple(call.fresh() if axis in axes else dim for axis, dim in enumerate(shape))
-    if call.has(3):
+    if call.has(3) and call.shape(3) != (0,):
         sizes = call.elements(3)
         if sizes is None or call.text("keep_aspect_ratio_policy", "stretch") != "stretch":
             return Fact(dtype, unknown)

@@ -1,0 +1,197 @@
+"""The pass manager: copy, apply, tidy, check, judge, keep or drop, record.
+
+The unit is a stage. Consecutive exact passes form one, which is judged once. Only when that verdict fails
+does the manager look for the edit at fault, by bisection over the numbered edits of the stage; it forbids
+that edit and runs the stage again without it. A lossy pass is a stage of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from graphopt.errors import GraphoptError
+from graphopt.ir.model import Model
+from graphopt.options import values_of
+from graphopt.pass_base import Evaluate, Limits, Pass
+from graphopt.quality.equivalence import Verdict
+from graphopt.report import EditInfo, SkipInfo, StepReport
+from graphopt.report.tree import Status
+from graphopt.stage import Applied, Stage, StageRun
+
+MAX_CULPRITS = 8
+"""Wrong edits of one pass that are taken back one by one before the pass is left out."""
+
+
+class Judge(Protocol):
+    """Says whether a candidate still is what it must be."""
+
+    def judge(self, candidate: Model) -> Verdict:
+        """Compare a candidate with the original."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: the pass at work, or what else is being done."""
+
+    what: str
+
+
+Listener = Callable[[Progress], None]
+
+
+@dataclass
+class Outcome:
+    """What came of a run: the model, what each pass did, and the last verdict."""
+
+    model: Model
+    steps: list[StepReport] = field(default_factory=list)
+    verdict: Verdict | None = None
+
+
+@dataclass
+class PassManager:
+    """Runs passes over a model.
+
+    Attributes:
+        judge: compares candidates with the original; None to trust the passes.
+        evaluate: computes constants; None to fold only what needs no runtime.
+        limits: what may be spent.
+        listener: told where the run stands.
+    """
+
+    judge: Judge | None
+    evaluate: Evaluate | None = None
+    limits: Limits = field(default_factory=Limits)
+    listener: Listener = lambda progress: None
+
+    def run(self, model: Model, passes: Sequence[Pass]) -> Outcome:
+        """Run passes in order on copies of a model.
+
+        Args:
+            model: the model, which is not changed.
+            passes: the passes.
+        """
+        outcome = Outcome(model)
+        original_bytes = model.weight_bytes()
+        for group in _stages(passes):
+            stage = Stage(group, self.limits, self.evaluate, original_bytes)
+            _Trial(self, stage, outcome).run()
+        return outcome
+
+
+def _stages(passes: Sequence[Pass]) -> Iterator[list[Pass]]:
+    """Consecutive exact passes together, each lossy pass alone."""
+    for exact, group in itertools.groupby(passes, key=lambda step: step.exact):
+        steps = list(group)
+        if exact:
+            yield steps
+        else:
+            yield from ([step] for step in steps)
+
+
+@dataclass
+class _Trial:
+    """One stage: run, judged, and run again without what was wrong."""
+
+    manager: PassManager
+    stage: Stage
+    outcome: Outcome
+    vetoes: set[tuple[str, int]] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
+    culprits: list[tuple[Applied, str]] = field(default_factory=list)
+
+    def run(self) -> None:
+        start = self.outcome.model
+        while True:
+            run = self._attempt(start)
+            verdict = self._judge(run)
+            if verdict is None or verdict.passed is not False or not self.stage.passes[0].exact:
+                break
+            if not run.edits:
+                break
+            self._blame(start, run, verdict)
+        self.outcome.model = run.model
+        self.outcome.verdict = verdict or self.outcome.verdict
+        self.outcome.steps += self._reports(run, verdict)
+
+    def _stage(self) -> Stage:
+        kept = [step for step in self.stage.passes if step.name not in self.left_out]
+        return Stage(kept, self.stage.limits, self.stage.evaluate, self.stage.original_bytes)
+
+    def _attempt(self, start: Model) -> StageRun:
+        """Run the stage; a pass that raises an error is left out, and the stage runs again."""
+        while True:
+            at_work = [""]
+
+            def follow(name: str, at_work: list[str] = at_work) -> None:
+                at_work[0] = name
+                self.manager.listener(Progress(name))
+
+            try:
+                return self._stage().run(start, frozenset(self.vetoes), progress=follow)
+            except (GraphoptError, MemoryError, RecursionError):
+                raise
+            except Exception as error:  # noqa: BLE001 - a pass may be anybody's
+                self.left_out[at_work[0]] = f"{type(error).__name__}: {error}"
+
+    def _judge(self, run: StageRun) -> Verdict | None:
+        if self.manager.judge is None:
+            return None
+        self.manager.listener(Progress("judging"))
+        return self.manager.judge.judge(run.model)
+
+    def _blame(self, start: Model, run: StageRun, verdict: Verdict) -> None:
+        """Find the first edit after which the result is wrong, and forbid it."""
+        low, high = 0, len(run.edits)
+        why = verdict.why
+        while high - low > 1:
+            middle = (low + high) // 2
+            partial = self._stage().run(start, frozenset(self.vetoes), limit=middle)
+            found = self._judge(partial)
+            if found is not None and found.passed is False:
+                high, why = middle, found.why
+            else:
+                low = middle
+        culprit = run.edits[high - 1]
+        self.culprits.append((culprit, why))
+        count = sum(edit.step == culprit.step for edit, _ in self.culprits)
+        if culprit.uid < 0 or count >= MAX_CULPRITS:
+            self.left_out[culprit.step] = ""
+        self.vetoes.add((culprit.step, culprit.uid))
+
+    def _reports(self, run: StageRun, verdict: Verdict | None) -> Iterator[StepReport]:
+        largest = None if verdict is None or verdict.passed is None else verdict.largest
+        for step in self.stage.passes:
+            edits = [EditInfo(e.node, e.what) for e in run.edits if e.step == step.name]
+            taken_back = [
+                EditInfo(e.node, f"{e.what}: {why}")
+                for e, why in self.culprits
+                if e.step == step.name
+            ]
+            skips = run.skips.get(step.name, {})
+            change = run.changes.get(step.name)
+            yield StepReport(
+                name=step.name,
+                status=self._status(step, edits, taken_back),
+                exact=step.exact,
+                options=values_of(step),
+                edits=edits,
+                skips=[SkipInfo(node, why) for node, why in skips.items()],
+                taken_back=taken_back,
+                nodes=change.nodes if change else 0,
+                weight_bytes=change.weight_bytes if change else 0,
+                macs=change.macs if change else 0,
+                seconds=round(run.seconds.get(step.name, 0.0), 4),
+                largest_difference=largest if edits else None,
+                error=self.left_out.get(step.name, ""),
+            )
+
+    def _status(self, step: Pass, edits: list[EditInfo], taken_back: list[EditInfo]) -> Status:
+        if self.left_out.get(step.name):
+            return "failed"
+        if taken_back:
+            return "eased" if edits else "rolled back"
+        return "applied" if edits else "unchanged"

@@ -1,0 +1,212 @@
+"""Recipes: which passes run, in which order, with which options.
+
+A recipe is a TOML file::
+
+    name = "mine"
+    [[pass]]
+    name = "fold-batchnorm"
+    [[pass]]
+    name = "another"
+    some_option = 0.5
+
+or the table ``[tool.graphopt]`` of a pyproject.toml with the same keys. A recipe only names passes; it
+can not make graphopt load code that is not installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphopt.errors import UsageError, printable
+from graphopt.options import build, parse_choice, values_of
+from graphopt.pass_base import Pass
+from graphopt.registry import builtin_passes, get_pass
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDING: tuple[str, ...] = (
+    "inline-functions",
+    "lift-constants",
+    "inline-if",
+    "unroll-loop",
+    "fold-shapes",
+    "materialize-reshape",
+    "fold-constants",
+    "eliminate-identity",
+    "eliminate-noop-movement",
+    "eliminate-noop-arithmetic",
+    "eliminate-noop-reduction",
+    "eliminate-expand",
+    "resolve-sequences",
+    "resolve-optionals",
+    "remove-redundant-scatter",
+    "simplify-where",
+    "merge-casts",
+    "merge-reshapes",
+    "merge-transposes",
+    "sink-transposes",
+    "transpose-to-reshape",
+    "eliminate-reshape-around-elementwise",
+    "merge-pads",
+    "merge-concats",
+    "merge-slices",
+    "slices-to-split",
+    "merge-splits",
+    "merge-reductions",
+    "merge-clips",
+    "fuse-idempotent",
+    "fold-batchnorm",
+    "fold-batchnorm-forward",
+    "fold-conv-bias",
+    "fold-conv-scale",
+    "fold-pad",
+    "fold-transpose-into-gemm",
+    "fold-matmul-scale",
+    "fold-matmul-bias",
+    "fuse-hard-sigmoid",
+    "fuse-hard-swish",
+    "fuse-silu",
+    "fuse-gelu",
+    "fuse-layer-norm",
+    "fuse-rms-norm",
+    "fuse-lp-norm",
+    "fuse-softplus",
+    "fuse-mish",
+    "fuse-leaky-relu",
+    "fuse-depth-to-space",
+    "log-softmax",
+    "einsum-to-matmul",
+    "fold-affine-forward",
+    "merge-affine",
+    "merge-linear-siblings",
+    "merge-convs",
+    "merge-matmuls",
+    "eliminate-monotone-before-argmax",
+    "eliminate-double-qdq",
+    "merge-common-subexpressions",
+    "merge-duplicate-initializers",
+    "eliminate-dead-code",
+)
+"""The order of the exact passes. They run round and round until none of them finds anything to do."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Passes with their options, in order.
+
+    Attributes:
+        passes: the passes.
+        name: what to call the recipe in the report.
+    """
+
+    passes: tuple[Pass, ...]
+    name: str = "custom"
+
+    @classmethod
+    def default(cls) -> Recipe:
+        """What runs when nothing is asked for: all exact passes."""
+        passes = builtin_passes()
+        return cls(tuple(passes[name]() for name in FOLDING if name in passes), "folding")
+
+    @classmethod
+    def parse(cls, choices: Iterable[str | Pass]) -> Recipe:
+        """A recipe from passes, or from texts of the form ``NAME[:field=value,...]``.
+
+        Raises:
+            UsageError: a pass or option is unknown.
+        """
+        made = []
+        for choice in choices:
+            if isinstance(choice, Pass):
+                made.append(choice)
+            elif choice == "folding":
+                made += cls.default().passes
+            else:
+                name, values = parse_choice(choice)
+                made.append(build(get_pass(name), values))
+        return cls(tuple(made))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe file, or the table ``[tool.graphopt]`` of a pyproject.toml.
+
+        Raises:
+            UsageError: the file cannot be read, is no recipe, or names an unknown pass or option.
+        """
+        source = Path(path)
+        shown = printable(str(source))
+        try:
+            table: Any = tomllib.loads(source.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"cannot read the recipe {shown}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"the recipe {shown} is not TOML: {error}") from None
+        if source.name == "pyproject.toml":
+            table = table.get("tool", {}).get("graphopt")
+            if table is None:
+                raise UsageError(f"{shown} has no table [tool.graphopt]")
+        return cls._from_table(table, shown, source.stem)
+
+    @classmethod
+    def _from_table(cls, table: Mapping[str, Any], shown: str, name: str) -> Recipe:
+        unknown = sorted(set(table) - {"name", "pass", "skip"})
+        if unknown:
+            raise UsageError(
+                f"the recipe {shown} has the unknown key {printable(unknown[0])!r}",
+                "It may have: name, skip, and tables [[pass]]",
+            )
+        entries = table.get("pass", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise UsageError(f"in the recipe {shown}, passes must be written as tables [[pass]]")
+        made: list[Pass] = []
+        for entry in entries:
+            values = dict(entry)
+            chosen = values.pop("name", None)
+            if not isinstance(chosen, str):
+                raise UsageError(f"a [[pass]] of the recipe {shown} has no name")
+            if chosen == "folding" and not values:
+                made += cls.default().passes
+            else:
+                made.append(build(get_pass(chosen), values))
+        passes = tuple(made) if entries else cls.default().passes
+        recipe = cls(passes, str(table.get("name", name)))
+        skip = table.get("skip", [])
+        if not isinstance(skip, list):
+            raise UsageError(f"in the recipe {shown}, skip must be a list of names")
+        return recipe.without(skip)
+
+    def without(self, names: Sequence[str]) -> Recipe:
+        """The recipe without some passes.
+
+        Raises:
+            UsageError: no pass has such a name.
+        """
+        for name in names:
+            get_pass(str(name))
+        return Recipe(tuple(p for p in self.passes if p.name not in names), self.name)
+
+    def to_toml(self) -> str:
+        """The recipe as the text of a file that ``load`` reads."""
+        lines = [f"name = {_toml(self.name)}"]
+        for step in self.passes:
+            lines += ["", "[[pass]]", f"name = {_toml(step.name)}"]
+            lines += [f"{k} = {_toml(v)}" for k, v in values_of(step).items() if v is not None]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
