@@ -113,6 +113,7 @@ class Context:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     vetoed: frozenset[int] = frozenset()
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
+    _tried: set[tuple[str, int]] = field(default_factory=set)
 
     def nodes(self, graph: Scope, *ops: str) -> Iterator[Node]:
         """The nodes of the standard domain in one scope, in topological order.
@@ -145,11 +146,20 @@ class Context:
         self.budget -= growth
         return True
 
+    def first_time(self, what: str, node: Node) -> bool:
+        """Whether something dear was not yet tried at a node on the present facts; True once."""
+        key = (what, node.uid)
+        if key in self._tried:
+            return False
+        self._tried.add(key)
+        return True
+
     def refresh(self, facts: Facts | None = None) -> None:
         """Look at the graphs anew, after they changed."""
         self._index.clear()
         if facts is not None:
             self.facts = facts
+            self._tried.clear()
 
 
 def _index(graph: Scope) -> dict[str, list[Node]]:

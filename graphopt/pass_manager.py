@@ -21,7 +21,7 @@ from graphopt.report import EditInfo, SkipInfo, StepReport
 from graphopt.report.tree import Status
 from graphopt.stage import Applied, Stage, StageRun
 
-MAX_CULPRITS = 8
+MAX_CULPRITS = 3
 """Wrong edits of one pass that are taken back one by one before the pass is left out."""
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graphopt.ir.costs import count_macs, count_nodes
+from graphopt.ir.costs import bytes_in_use, count_macs, count_nodes
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import tidy
@@ -109,7 +109,7 @@ class Stage:
         run.cost = _cost(run.model, context)
         for _ in range(MAX_ROUNDS):
             before = len(run.edits)
-            context.budget = allowed + self.limits.growth_bytes - run.model.weight_bytes()
+            context.budget = allowed + self.limits.growth_bytes - bytes_in_use(run.model)
             self._settle(run, context, vetoes, limit, progress)
             if run.stopped or len(run.edits) == before:
                 break
@@ -188,7 +188,7 @@ class Stage:
 
 
 def _cost(model: Model, context: Context) -> Change:
-    return Change(count_nodes(model), model.weight_bytes(), count_macs(model, context.facts))
+    return Change(count_nodes(model), bytes_in_use(model), count_macs(model, context.facts))
 
 
 def _applied(step: Pass, edit: Edit) -> Applied:

@@ -1,7 +1,7 @@
-"""What a node is given, wherever its operator set puts it, and what follows from that for its shape.
+"""What a node is given, wherever its operator set puts it, and what follows for its shape.
 
-Reductions, Squeeze and Unsqueeze take their axes as an attribute in old operator sets and as an input
-in new ones; these functions read and write both forms.
+Reductions, Squeeze and Unsqueeze take their axes as an attribute in old operator sets and as an
+input in new ones; these functions read and write both forms.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ AXES_INPUT_SINCE = {"ReduceSum": 13, "Squeeze": 13, "Unsqueeze": 13}
 def feeding(tensor: gs.Tensor, reader: Node, *ops: str, shared: bool = False) -> Node | None:
     """The node that computes a tensor as its first output, if it may be fused with its reader.
 
-    It must be of one of the given operators of the standard domain, stand in the scope of ``reader``,
-    and have no attribute that a function's caller decides.
+    It must be of one of the given operators of the standard domain, stand in the scope of
+    ``reader``, and have no attribute that a function's caller decides.
 
     Args:
         tensor: what ``reader`` reads.
@@ -63,6 +63,12 @@ def keeps_shape(tensor: gs.Tensor, others: Iterable[gs.Tensor], facts: Facts) ->
     return True
 
 
+def same_shape(a: gs.Tensor, b: gs.Tensor, facts: Facts) -> bool:
+    """Whether two tensors provably have the same shape."""
+    shape = dims(a, facts)
+    return shape is not None and shape == dims(b, facts)
+
+
 def integers(tensor: gs.Tensor | None, facts: Facts) -> list[int] | None:
     """The contents of a small integer tensor; None when they are not known."""
     if tensor is None:
@@ -100,7 +106,7 @@ def reduced_axes(node: Node, facts: Facts) -> list[int] | None:
 def with_axes(
     graph: Scope, op: str, tensor: gs.Tensor, axes: Sequence[int], name: str = "axes"
 ) -> tuple[list[gs.Tensor], dict[str, object]]:
-    """Inputs and attributes of a reduction, Squeeze or Unsqueeze, as the scope's operator set has them."""
+    """Inputs and attributes of a reduction, Squeeze or Unsqueeze in the scope's operator set."""
     if int(graph.opset) < AXES_INPUT_SINCE.get(op, 18):
         return [tensor], {"axes": list(axes)}
     return [tensor, new_constant(graph, name, np.array(axes, np.int64))], {}

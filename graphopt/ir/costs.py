@@ -31,6 +31,18 @@ def count_parameters(model: Model) -> int:
     )
 
 
+def bytes_in_use(model: Model) -> int:
+    """Bytes of the constants that something reads, each stored one counted once."""
+    found: dict[int, int] = {}
+    for scope in model.scopes():
+        read = [*scope.outputs]
+        for node in scope.nodes:
+            read += node.inputs
+            read += node.attrs.values()
+        found.update((id(t), t.nbytes) for t in read if isinstance(t, Constant))
+    return sum(found.values())
+
+
 def _is_small(constant: Constant) -> bool:
     """Whether a constant holds quantized weights or a floating-point type that numpy lacks."""
     name = constant.dtype.name

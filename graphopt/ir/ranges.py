@@ -1,7 +1,7 @@
 """Between which numbers the elements of a tensor lie, told from the operators that compute it.
 
-A range says nothing of NaN, which any tensor of floats may hold. Ends are inclusive; rounding may carry
-an element beyond an end by a unit of its last place.
+A range says nothing of NaN, which any tensor of floats may hold. Ends are inclusive; rounding may
+carry an element beyond an end by a unit of its last place.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def value_range(tensor: gs.Tensor, facts: Facts, depth: int = MAX_DEPTH) -> Rang
 
 
 def bounds(node: Node, dtype: np.dtype, opset: int) -> Range | None:
-    """The bounds of a Clip; None where they are not known. A bound left out is the end of the type."""
+    """The bounds of a Clip, None where not known; one left out is the end of the type."""
     limits = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
     if opset < 11:
         low, high = (float(limits.min), float(limits.max))

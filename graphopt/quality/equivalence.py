@@ -1,5 +1,8 @@
 """Judging exact passes: does the candidate still compute what the original computes?
 
+An output that a bounded function gives, such as a sigmoid, says little where it saturates. So what goes into
+such a function is compared too, as long as the candidate still has a tensor of that name.
+
 Both run in ONNX Runtime with its graph optimizations off (with them on, a fusion would be compared with
 ONNX Runtime's own fusion) on the same inputs; what ONNX Runtime cannot run is run by the reference
 evaluator of the onnx package. The original runs once; its outputs are kept.
@@ -15,16 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from graphopt.errors import NativeDeathError, NativeError, ResourceError
 from graphopt.ir.model import Model
 from graphopt.ir.storage import EMBED_LIMIT
-from graphopt.numerics.tolerance import Difference, compare
+from graphopt.ir.surgery import producer
+from graphopt.numerics.tolerance import Difference, compare, jitter
 from graphopt.quality.inputs import Feeds, find_feeds
 from graphopt.runtime.native import Native
 
 RUN_SECONDS = 20.0
 """How long one run of a model may take while it is judged."""
+
+
+MAX_WITNESS_DEPTH = 8
+"""Operators above an output that are looked at for witnesses."""
+
+JITTERS = 2
+"""Times that the original is run with moved numbers where its rounding noise is wanted."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,9 @@ class Equivalence:
         self.why = ""
         self.opened = False
         self._ready = False
+        self._noise: list[list[float]] | None = None
+        self.outputs = [tensor.name for tensor in original.graph.outputs]
+        self.witnesses = witnesses(original)
 
     def prepare(self) -> None:
         """Run the original on the inputs to judge by; later calls do nothing."""
@@ -99,7 +114,8 @@ class Equivalence:
         self.why = f"the original cannot be run ({'; '.join(reasons)})"
 
     def _prepare(self, backend: str) -> None:
-        with _Opened(self.native, self.original, backend, self.seconds) as session:
+        names = self.outputs + self.witnesses
+        with _Opened(self.native, self.original, backend, self.seconds, names) as session:
             self.opened = True
             if self.data:
                 self.feeds = self.data
@@ -124,32 +140,94 @@ class Equivalence:
         self.prepare()
         if not self.references:
             return Verdict(None, self.why)
+        made = {t.name for node in candidate.graph.nodes for t in node.outputs}
+        names = self.outputs + [name for name in self.witnesses if name in made]
         try:
-            with _Opened(self.native, candidate, self.backend, self.seconds) as session:
-                outputs = [session.run(feeds) for feeds in self.feeds]
+            with _Opened(self.native, candidate, self.backend, self.seconds, names) as session:
+                found = [dict(zip(names, session.run(f), strict=True)) for f in self.feeds]
         except NativeError as error:
             return Verdict(False, f"it does not run: {error.what}", backend=self.backend)
-        return self._compare(outputs)
+        verdict = self._compare(found, None)
+        return verdict if verdict.passed else self._compare(found, self._rounding())
 
-    def _compare(self, outputs: list[list[Any]]) -> Verdict:
-        names = [tensor.name for tensor in self.original.graph.outputs]
-        largest: dict[str, float] = dict.fromkeys(names, 0.0)
-        relative = 0.0
-        why = ""
-        for number, (expected, found) in enumerate(zip(self.references, outputs, strict=True)):
-            for name, reference, result in zip(names, expected, found, strict=True):
-                difference = compare_any(reference, result)
-                largest[name] = max(largest[name], difference.largest)
-                relative = max(relative, difference.relative)
+    def _rounding(self) -> list[list[float]]:
+        """How far rounding alone moves each output, by set of inputs; measured once, when needed."""
+        if self._noise is None:
+            self._noise = [[0.0] * len(outputs) for outputs in self.references]
+            for seed in range(JITTERS):
+                with contextlib.suppress(NativeError):
+                    self._measure(np.random.default_rng(seed), self._noise)
+        return self._noise
+
+    def _measure(self, rng: np.random.Generator, noise: list[list[float]]) -> None:
+        moved = self.original.copy()
+        for constant in moved.constants():
+            if constant.dtype.kind == "f":
+                constant.values = jitter(constant.values, rng)
+        names = self.outputs + self.witnesses
+        with _Opened(self.native, moved, self.backend, self.seconds, names) as session:
+            for found, feeds, expected in zip(noise, self.feeds, self.references, strict=True):
+                outputs = session.run({name: _moved(value, rng) for name, value in feeds.items()})
+                for index, (reference, result) in enumerate(zip(expected, outputs, strict=True)):
+                    largest = compare_any(reference, result).largest
+                    found[index] = max(found[index], largest)
+
+    def _compare(
+        self, found: list[dict[str, Any]], noise: list[list[float]] | None
+    ) -> Verdict:
+        names = self.outputs + self.witnesses
+        largest: dict[str, float] = dict.fromkeys(self.outputs, 0.0)
+        relative, why = 0.0, ""
+        for number, (expected, results) in enumerate(zip(self.references, found, strict=True)):
+            for index, (name, reference) in enumerate(zip(names, expected, strict=True)):
+                if name not in results:
+                    continue
+                near = noise[number][index] if noise is not None else 0.0
+                difference = compare_any(reference, results[name], near)
+                if index < len(self.outputs):
+                    largest[name] = max(largest[name], difference.largest)
+                    relative = max(relative, difference.relative)
                 if not difference.equal and not why:
-                    why = f"output {name!r}, input set {number + 1}: {difference.why}"
+                    what = "output" if index < len(self.outputs) else "inner tensor"
+                    why = f"{what} {name!r}, input set {number + 1}: {difference.why}"
         worst = max(largest.values(), default=0.0)
-        return Verdict(
-            not why, why, worst, relative, largest, len(self.references), self.backend
-        )
+        return Verdict(not why, why, worst, relative, largest, len(self.references), self.backend)
 
 
-def compare_any(reference: Any, result: Any) -> Difference:
+SATURATING = frozenset(
+    {"ArgMax", "ArgMin", "Clip", "HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh", "TopK"}
+)
+"""Operators whose results say little of their inputs."""
+
+PASSED_THROUGH = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators that are looked through on the way from an output up to a saturating operator."""
+
+
+def witnesses(model: Model) -> list[str]:
+    """Inner tensors of the main graph to compare beside the outputs: what saturating operators read."""
+    found: dict[str, None] = {}
+    for output in model.graph.outputs:
+        node = producer(output)
+        for _ in range(MAX_WITNESS_DEPTH):
+            if node is None or node.op not in SATURATING | PASSED_THROUGH:
+                break
+            tensor = node.inputs[0]
+            made = producer(tensor)
+            if made is None or made.graph is not model.graph:
+                break
+            if node.op in SATURATING and not tensor.is_output:
+                found[tensor.name] = None
+            node = made
+    return list(found)
+
+
+def _moved(value: Any, rng: np.random.Generator) -> Any:
+    if isinstance(value, list):
+        return [_moved(entry, rng) for entry in value]
+    return jitter(value, rng) if isinstance(value, np.ndarray) else value
+
+
+def compare_any(reference: Any, result: Any, noise: float = 0.0) -> Difference:
     """Compare outputs of any kind: tensors, sequences, maps, absent optionals."""
     if reference is None or result is None:
         same = reference is None and result is None
@@ -157,7 +235,7 @@ def compare_any(reference: Any, result: Any) -> Difference:
     if isinstance(reference, list | tuple):
         if not isinstance(result, list | tuple) or len(result) != len(reference):
             return Difference(False, why="a sequence of another length")
-        parts = [compare_any(a, b) for a, b in zip(reference, result, strict=True)]
+        parts = [compare_any(a, b, noise) for a, b in zip(reference, result, strict=True)]
         wrong = [part for part in parts if not part.equal]
         worst = max((part.largest for part in parts), default=0.0)
         scale = max((part.relative for part in parts), default=0.0)
@@ -165,30 +243,38 @@ def compare_any(reference: Any, result: Any) -> Difference:
     if isinstance(reference, dict):
         if not isinstance(result, dict) or list(reference) != list(result):
             return Difference(False, why="a map with other keys")
-        return compare_any(list(reference.values()), list(result.values()))
-    return compare(np.asarray(reference), np.asarray(result))
+        return compare_any(list(reference.values()), list(result.values()), noise)
+    return compare(np.asarray(reference), np.asarray(result), noise)
 
 
 class _Opened:
     """A model opened as a session in the native process."""
 
-    def __init__(self, native: Native, model: Model, backend: str, seconds: float) -> None:
+    def __init__(
+        self, native: Native, model: Model, backend: str, seconds: float, names: Sequence[str]
+    ) -> None:
         self.native = native
         self.seconds = seconds
+        self.names = names
         self.key = f"{backend}:{id(model)}"
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         native.call("open", self.key, self._source(model), backend, seconds=3 * seconds)
 
     def _source(self, model: Model) -> bytes | str:
+        extra = self.names[len(model.graph.outputs) :]
         if model.weight_bytes() <= EMBED_LIMIT:
-            return model.to_bytes()
+            proto = model.to_proto()
+            proto.graph.output.extend(map(helper.make_empty_tensor_value_info, extra))
+            return proto.SerializeToString()
+        self.names = self.names[: len(model.graph.outputs)]
         self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
         path = Path(self._folder.name) / "model.onnx"
         model.save(path)
         return str(path)
 
     def run(self, feeds: Feeds) -> list[Any]:
-        answer: list[Any] = self.native.call("run", self.key, feeds, seconds=self.seconds)
+        names = list(self.names)
+        answer: list[Any] = self.native.call("run", self.key, feeds, names, seconds=self.seconds)
         return answer
 
     def __enter__(self) -> _Opened:

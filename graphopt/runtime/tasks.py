@@ -57,9 +57,9 @@ class Tasks:
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]
 
-    def run(self, key: str, feeds: Feeds) -> list[Any]:
-        """Run an open session once; returns all its outputs in order."""
-        result: list[Any] = list(self.sessions[key].run(None, feeds))
+    def run(self, key: str, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
+        """Run an open session once; returns the named outputs, or all of them in order."""
+        result: list[Any] = list(self.sessions[key].run(names or None, feeds))
         return result
 
     def close(self, key: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto
@@ -34,7 +35,12 @@ _PLAIN = (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, Attribu
 class Engine:
     """One run of inference: local functions, the counter of symbols, the budget."""
 
-    def __init__(self, functions: Iterable[gs.Function] = ()) -> None:
+    def __init__(
+        self,
+        functions: Iterable[gs.Function] = (),
+        assumed: Mapping[int, bool] | None = None,
+    ) -> None:
+        self.assumed = dict(assumed or {})
         self.functions: dict[Key, gs.Function] = {}
         for function in functions:
             key = (_domain(function.domain), function.name, getattr(function, "overload", "") or "")
@@ -132,6 +138,12 @@ class Engine:
         except FAILURES:
             outputs = None
         _store(node, (outputs,) if isinstance(outputs, Fact) else outputs or (), facts)
+        for tensor in node.outputs if self.assumed else ():
+            if id(tensor) in self.assumed:
+                held = facts.fact(tensor)
+                shape = (1,) if held.shape == (1,) else ()
+                value = np.full(shape, int(self.assumed[id(tensor)]), dtype=object)
+                facts._set(tensor, Fact(np.dtype(np.bool_), shape, value))
 
     def _expand(self, function: gs.Function, call: Call) -> list[Fact] | None:
         """The outputs of a local function, inferred through its body for this one call."""
@@ -152,7 +164,11 @@ def opset_of(graph: gs.Graph, default: int = NEWEST_OPSET) -> int:
     return opset if isinstance(opset, int) and opset > 0 else default
 
 
-def infer(graph: gs.Graph, functions: Iterable[gs.Function] = ()) -> Facts:
+def infer(
+    graph: gs.Graph,
+    functions: Iterable[gs.Function] = (),
+    assumed: Mapping[int, bool] | None = None,
+) -> Facts:
     """Infer types, shapes and small integer contents of all tensors of a graph.
 
     Only what the operators imply is used: types and positive dims of graph inputs, and constants.
@@ -164,12 +180,14 @@ def infer(graph: gs.Graph, functions: Iterable[gs.Function] = ()) -> Facts:
     Args:
         graph: a main graph, or a function's body, whose inputs are then unknown.
         functions: local functions of the model; they shadow standard operators.
+        assumed: values of boolean tensors, by ``id``, to be taken for granted; for proofs by
+            contradiction.
 
     Returns:
         Facts of the tensors of the graph and of the bodies in it. In the body of a loop they hold
         for each iteration, with symbols that may vary between iterations.
     """
-    engine = Engine(functions)
+    engine = Engine(functions, assumed)
     facts = Facts()
     environment: Mapping[str, object] = {}
     if isinstance(graph, gs.Function):

@@ -10,7 +10,7 @@ from graphopt.ir.inference.call import BOOL, FLOAT, INT64, Call, axis_of
 from graphopt.ir.inference.constants import numpy_type
 from graphopt.ir.inference.facts import Fact, Shape
 from graphopt.ir.inference.registry import rule
-from graphopt.numerics.dims import Dim, Expr, symbol
+from graphopt.numerics.dims import Dim, symbol
 
 VARYING = symbol("varying")
 
@@ -126,8 +126,3 @@ def get_element(call: Call) -> Fact | None:
 def has_element(call: Call) -> Fact:
     """Whether there is something."""
     return Fact(BOOL, ())
-
-
-def is_varying(dim: Dim) -> bool:
-    """Whether a dim of a sequence's fact differs between elements."""
-    return isinstance(dim, Expr) and dim == VARYING
