@@ -18,7 +18,9 @@ def page() -> str:
     lines += ["| pass | family | | what it does |", "| --- | --- | --- | --- |"]
     for entry in entries:
         kind = "exact" if entry.exact else "lossy"
-        lines.append(f"| [`{entry.name}`](#{entry.name}) | {entry.family} | {kind} | {entry.summary} |")
+        lines.append(
+            f"| [`{entry.name}`](#{entry.name}) | {entry.family} | {kind} | {entry.summary} |"
+        )
     for entry in entries:
         lines += ["", *_section(entry)]
     return "\n".join(lines) + "\n"
@@ -28,7 +30,9 @@ def _section(entry: Entry) -> list[str]:
     lines = [f"## {entry.name}", "", entry.description.replace("``", "`")]
     if entry.options:
         lines += ["", "| option | type | default | |", "| --- | --- | --- | --- |"]
-        lines += [f"| `{o.name}` | `{o.kind}` | `{o.default!r}` | {o.help} |" for o in entry.options]
+        lines += [
+            f"| `{o.name}` | `{o.kind}` | `{o.default!r}` | {o.help} |" for o in entry.options
+        ]
     return lines
 
 

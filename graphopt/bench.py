@@ -79,7 +79,9 @@ def bench(
             judge = Equivalence(first, native)
             judge.prepare()
             if judge.backend != "ort":
-                raise ModelError(f"the model cannot be timed: {judge.why or 'ONNX Runtime does not run it'}")
+                raise ModelError(
+                    f"the model cannot be timed: {judge.why or 'ONNX Runtime does not run it'}"
+                )
             feeds = judge.feeds[0]
         models = {"first": first, "control": first}
         if second is not None:

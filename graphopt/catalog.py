@@ -34,7 +34,12 @@ class Entry:
 
     def brief(self) -> dict[str, Any]:
         """The entry of a list."""
-        return {"name": self.name, "family": self.family, "exact": self.exact, "summary": self.summary}
+        return {
+            "name": self.name,
+            "family": self.family,
+            "exact": self.exact,
+            "summary": self.summary,
+        }
 
     def full(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -47,8 +52,7 @@ class Entry:
         lines = [f"{self.name}  ({self.family}, {kind})", "", self.description, ""]
         if not self.options:
             lines.append("Options: none")
-        for option in self.options:
-            lines.append(f"  {option.name}: {option.kind} = {option.default!r}  {option.help}".rstrip())
+        lines += [f"  {o.name}: {o.kind} = {o.default!r}  {o.help}".rstrip() for o in self.options]
         return "\n".join(lines)
 
 
@@ -70,4 +74,6 @@ def catalog() -> list[Entry]:
 
 def _entry(step: type[Pass]) -> Entry:
     summary = (inspect.getdoc(step) or "").strip().split("\n")[0]
-    return Entry(step.name, step.family(), step.exact, summary, step.documentation(), options_of(step))
+    return Entry(
+        step.name, step.family(), step.exact, summary, step.documentation(), options_of(step)
+    )

@@ -99,23 +99,48 @@ def _color(context: click.Context, _: click.Parameter, value: str) -> None:
 def _talk(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command has."""
     for option in (
-        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_quiet, help="Say nothing but errors."),
-        click.option("-v", "--verbose", count=True, expose_value=False, callback=_verbose, help="Say more; -vv shows tracebacks."),
-        click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", expose_value=False, callback=_color, help="When to use colours; NO_COLOR is respected."),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=_quiet,
+            help="Say nothing but errors.",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            count=True,
+            expose_value=False,
+            callback=_verbose,
+            help="Say more; -vv shows tracebacks.",
+        ),
+        click.option(
+            "--color",
+            type=click.Choice(["auto", "always", "never"]),
+            default="auto",
+            expose_value=False,
+            callback=_color,
+            help="When to use colours; NO_COLOR is respected.",
+        ),
     ):
         command = option(command)
     return command
 
 
-_JSON = click.option("--json", "json_path", metavar="FILE", help="Write the result as JSON; - for standard output.")
-_DATA = click.option("--data", metavar="FILE.npz", help="Inputs: one array per model input, axis 0 = sample.")
+_JSON = click.option(
+    "--json", "json_path", metavar="FILE", help="Write the result as JSON; - for standard output."
+)
+_DATA = click.option(
+    "--data", metavar="FILE.npz", help="Inputs: one array per model input, axis 0 = sample."
+)
 _MODEL = click.argument("model")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="graphopt")
 def app() -> None:
-    """Make ONNX models smaller and faster, and prove it.
+    r"""Make ONNX models smaller and faster, and prove it.
 
     \b
     graphopt optimize model.onnx            writes model.opt.onnx
@@ -128,17 +153,53 @@ def app() -> None:
 
 @app.command()
 @_MODEL
-@click.option("-o", "--output", metavar="FILE", help="Where to write; - for standard output. Default: MODEL.opt.onnx beside the input.")
-@click.option("-p", "--pass", "passes", multiple=True, metavar="NAME[:FIELD=VALUE,...]", help="A pass to run; may be repeated. 'folding' stands for all exact passes.")
-@click.option("-r", "--recipe", metavar="FILE.toml", help="A recipe, or a pyproject.toml with a table [tool.graphopt].")
-@click.option("-s", "--skip", multiple=True, metavar="NAME", help="A pass to leave out; may be repeated.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Where to write; - for standard output. Default: MODEL.opt.onnx beside the input.",
+)
+@click.option(
+    "-p",
+    "--pass",
+    "passes",
+    multiple=True,
+    metavar="NAME[:FIELD=VALUE,...]",
+    help="A pass to run; may be repeated. 'folding' stands for all exact passes.",
+)
+@click.option(
+    "-r",
+    "--recipe",
+    metavar="FILE.toml",
+    help="A recipe, or a pyproject.toml with a table [tool.graphopt].",
+)
+@click.option(
+    "-s", "--skip", multiple=True, metavar="NAME", help="A pass to leave out; may be repeated."
+)
 @_DATA
 @_JSON
 @click.option("--plan", is_flag=True, help="Say what would run and write nothing.")
 @click.option("--strict", is_flag=True, help="Fail unless the result is proven equal on numbers.")
-@click.option("--growth", type=click.IntRange(0), default=0, show_default=True, metavar="BYTES", help="How much the constants may outgrow the original's.")
-@click.option("--memory", type=click.IntRange(1), metavar="MIB", help="Memory for native code, beside what it starts with.")
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Longest time for one request to native code.")
+@click.option(
+    "--growth",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="BYTES",
+    help="How much the constants may outgrow the original's.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(1),
+    metavar="MIB",
+    help="Memory for native code, beside what it starts with.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Longest time for one request to native code.",
+)
 @_talk
 def optimize(
     model: str,
@@ -179,7 +240,9 @@ def optimize(
         )
     report = result.report
     if strict and report.verdict.verdict != "equal":
-        raise GateError(f"the result is not proven equal: {report.verdict.why}", "Nothing was written")
+        raise GateError(
+            f"the result is not proven equal: {report.verdict.why}", "Nothing was written"
+        )
     if output == "-":
         sys.stdout.buffer.write(result.model.to_bytes())
         sys.stdout.buffer.flush()
@@ -285,9 +348,13 @@ def inspect(model: str, json_path: str | None) -> None:
 @click.argument("second")
 @_DATA
 @_JSON
-@click.option("--latency/--no-latency", default=True, show_default=True, help="Time both, interleaved.")
+@click.option(
+    "--latency/--no-latency", default=True, show_default=True, help="Time both, interleaved."
+)
 @_talk
-def compare(first: str, second: str, data: str | None, json_path: str | None, latency: bool) -> None:
+def compare(
+    first: str, second: str, data: str | None, json_path: str | None, latency: bool
+) -> None:
     """Compare two models: structure, weights, numbers, size, latency.
 
     Exits with 3 where SECOND does not compute what FIRST computes within the tolerance.
@@ -316,9 +383,22 @@ def compare(first: str, second: str, data: str | None, json_path: str | None, la
 @click.argument("models", nargs=-1, required=True)
 @_DATA
 @_JSON
-@click.option("--rounds", type=click.IntRange(5), default=50, show_default=True, help="Rounds to time.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Threads for one operator.")
-@click.option("--ort-optimizations/--no-ort-optimizations", default=True, show_default=True, help="ONNX Runtime's own graph optimizations.")
+@click.option(
+    "--rounds", type=click.IntRange(5), default=50, show_default=True, help="Rounds to time."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads for one operator.",
+)
+@click.option(
+    "--ort-optimizations/--no-ort-optimizations",
+    default=True,
+    show_default=True,
+    help="ONNX Runtime's own graph optimizations.",
+)
 @_talk
 def bench(
     models: tuple[str, ...],
@@ -344,7 +424,9 @@ def bench(
     loaded = [Model.load(path) for path in models]
     feeds = load_feeds(data, loaded[0])[0] if data is not None else None
     with _settings().progress():
-        found = run(*loaded, feeds=feeds, rounds=rounds, threads=threads, optimizations=ort_optimizations)
+        found = run(
+            *loaded, feeds=feeds, rounds=rounds, threads=threads, optimizations=ort_optimizations
+        )
     _write_json(json_path, _dumps(asdict(found)))
     if json_path != "-":
         from graphopt.report.terminal import render_bench
@@ -416,7 +498,9 @@ def run(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
-        return _fail(UsageError.exit_code, error.format_message().rstrip("."), "See graphopt --help")
+        return _fail(
+            UsageError.exit_code, error.format_message().rstrip("."), "See graphopt --help"
+        )
     except (click.Abort, KeyboardInterrupt):
         return _fail(INTERRUPTED, "interrupted")
     except BrokenPipeError:

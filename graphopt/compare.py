@@ -78,7 +78,11 @@ def compare(first: Model, second: Model, data: str | None = None) -> Comparison:
         interface,
         (count_nodes(first), count_nodes(second)),
         (first.weight_bytes(), second.weight_bytes()),
-        {op: (ops[0][op], ops[1][op]) for op in sorted(ops[0] | ops[1]) if ops[0][op] != ops[1][op]},
+        {
+            op: (ops[0][op], ops[1][op])
+            for op in sorted(ops[0] | ops[1])
+            if ops[0][op] != ops[1][op]
+        },
         sorted(names[0] - names[1]),
         sorted(names[1] - names[0]),
         sum(gap == 0 for gap in gaps.values()),

@@ -73,7 +73,9 @@ def inspect_model(source: str | os.PathLike[str] | Model) -> Inspection:
 
 def _findings(model: Model, constants: list[Constant]) -> list[str]:
     found = []
-    dead = [n for n in model.nodes() if n.outputs and not any(t.name and is_used(t) for t in n.outputs)]
+    dead = [
+        n for n in model.nodes() if n.outputs and not any(t.name and is_used(t) for t in n.outputs)
+    ]
     if dead:
         found.append(f"{len(dead)} nodes whose results nothing reads, such as {dead[0].label}")
     unused = [t for t in model.graph.initializers if not is_used(t)]
@@ -84,7 +86,9 @@ def _findings(model: Model, constants: list[Constant]) -> list[str]:
         found.append(f"{len(bad)} constants hold NaN or infinity, such as {bad[0]}")
     defaults = [t.name for t in model.graph.inputs if getattr(t, "default", None) is not None]
     if defaults:
-        found.append(f"{len(defaults)} inputs have default values and cannot be folded: {defaults[0]}")
+        found.append(
+            f"{len(defaults)} inputs have default values and cannot be folded: {defaults[0]}"
+        )
     custom = sorted({n.domain for n in model.nodes() if n.domain not in STANDARD_DOMAINS})
     if custom:
         found.append(f"operators of other domains are left alone: {', '.join(custom)}")

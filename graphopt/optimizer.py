@@ -97,9 +97,7 @@ def optimize(
         judge = Equivalence(model, native, feeds, min(limits.request_seconds, 20.0))
         listener(Progress("running the original"))
         warnings = _admit(model, judge, native)
-        manager = PassManager(
-            judge, Evaluator(native, limits.fold_seconds), limits, listener
-        )
+        manager = PassManager(judge, Evaluator(native, limits.fold_seconds), limits, listener)
         outcome = manager.run(model, chosen.passes)
         warnings += _check(model, outcome, native)
         bindings = judge.bindings()
@@ -229,7 +227,9 @@ def tensor_info(tensor: Variable) -> TensorInfo:
     dtype = helper.tensor_dtype_to_string(declared.elem_type).removeprefix("TensorProto.").lower()
     if not declared.HasField("shape"):
         return TensorInfo(tensor.name, dtype, None)
-    dims = [d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in declared.shape.dim]
+    dims = [
+        d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in declared.shape.dim
+    ]
     return TensorInfo(tensor.name, dtype, dims)
 
 

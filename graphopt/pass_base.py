@@ -85,9 +85,7 @@ class Limits:
 FREE_BYTES = 64
 """Bytes that a constant may take in the place of a node whatever the budget says."""
 
-Evaluate = Callable[
-    [Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"
-]
+Evaluate = Callable[[Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"]
 """Computes tensors by nodes whose inputs are constants; by ``id``, the values or why there are none."""
 
 
@@ -128,7 +126,7 @@ class Context:
         index = self._index.get(id(graph))
         if index is None:
             index = self._index[id(graph)] = _index(graph)
-        wanted = (index.get("", []) if not ops else [n for op in ops for n in index.get(op, ())])
+        wanted = index.get("", []) if not ops else [n for op in ops for n in index.get(op, ())]
         if len(ops) > 1:
             wanted.sort(key=lambda node: node.order)
         for node in wanted:

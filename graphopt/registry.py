@@ -56,7 +56,7 @@ def all_passes() -> dict[str, type[Pass]]:
 def _load(entry: EntryPoint, owner: str) -> type[Pass]:
     try:
         loaded = entry.load()
-    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything
+    except Exception as error:
         raise UsageError(f"the pass {entry.name!r} ({owner}) cannot be loaded: {error}") from error
     if not (inspect.isclass(loaded) and issubclass(loaded, Pass)):
         raise UsageError(f"the entry point {entry.name!r} ({owner}) is not a graphopt Pass")

@@ -160,9 +160,7 @@ class Stage:
             change.nodes += run.cost.nodes - cost.nodes
             change.weight_bytes += run.cost.weight_bytes - cost.weight_bytes
             change.macs += run.cost.macs - cost.macs
-        run.seconds[step.name] = (
-            run.seconds.get(step.name, 0.0) + time.perf_counter() - started
-        )
+        run.seconds[step.name] = run.seconds.get(step.name, 0.0) + time.perf_counter() - started
 
     def _scope(
         self,

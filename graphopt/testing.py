@@ -65,7 +65,9 @@ def read_cases(path: str | Path) -> list[Case]:
         ValueError: the file has no case, or a case without ``before``.
     """
     pieces = _CASE.split(Path(path).read_text(encoding="utf-8"))[1:]
-    cases = [_case(name.strip(), text) for name, text in zip(pieces[::2], pieces[1::2], strict=True)]
+    cases = [
+        _case(name.strip(), text) for name, text in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
     if not cases:
         raise ValueError(f"{path}: no case; start one with a line '=== case: its name'")
     return cases
@@ -75,7 +77,8 @@ def _case(name: str, text: str) -> Case:
     pieces = _PART.split(text)
     head = dict(re.findall(r"^(\w+): *(.*)$", pieces[0], re.MULTILINE))
     parts = [
-        (pieces[i], pieces[i + 1] or "", pieces[i + 2].strip("\n")) for i in range(1, len(pieces), 3)
+        (pieces[i], pieces[i + 1] or "", pieces[i + 2].strip("\n"))
+        for i in range(1, len(pieces), 3)
     ]
     bodies = {key: body for key, _, body in parts}
     if "before" not in bodies:

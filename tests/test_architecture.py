@@ -99,7 +99,11 @@ def test_no_circle() -> None:
 
 
 def test_only_the_runtime_imports_onnxruntime() -> None:
-    users = {name for name, path in modules().items() if any(s.split(".")[0] == "onnxruntime" for s in all_imports(path))}
+    users = {
+        name
+        for name, path in modules().items()
+        if any(s.split(".")[0] == "onnxruntime" for s in all_imports(path))
+    }
     assert {room(name) for name in users} == {"runtime"}
 
 
@@ -108,7 +112,11 @@ def test_numerics_know_no_graph() -> None:
         if room(name) == "numerics":
             tops = {source.split(".")[0] for source in all_imports(path)}
             assert not tops & {"onnx", "onnx_graphsurgeon", "onnxruntime"}, name
-            assert all(s.startswith("graphopt.numerics") for s in all_imports(path) if s.startswith("graphopt")), name
+            assert all(
+                s.startswith("graphopt.numerics")
+                for s in all_imports(path)
+                if s.startswith("graphopt")
+            ), name
 
 
 def test_only_the_registry_imports_passes() -> None:

@@ -86,7 +86,9 @@ def test_the_schema_is_itself_valid(capsys) -> None:
 def test_the_model_on_standard_output(model) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "graphopt", "optimize", str(model), "-o", "-"],
-        capture_output=True, cwd=ROOT, check=True,
+        capture_output=True,
+        cwd=ROOT,
+        check=True,
     )
     assert [n.op_type for n in onnx.load_from_string(done.stdout).graph.node] == ["Add", "Relu"]
     assert b"\x1b" not in done.stderr
@@ -114,7 +116,9 @@ def test_recipes_from_a_file_and_from_pyproject(model, tmp_path, capsys, monkeyp
     recipe = tmp_path / "mine.toml"
     recipe.write_text('name = "mine"\n[[pass]]\nname = "eliminate-identity"\n')
     assert call("optimize", model, "--recipe", recipe, "--json", "-", "-q") == 0
-    assert [s["name"] for s in json.loads(capsys.readouterr().out)["steps"]] == ["eliminate-identity"]
+    assert [s["name"] for s in json.loads(capsys.readouterr().out)["steps"]] == [
+        "eliminate-identity"
+    ]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text('[tool.graphopt]\nskip = ["eliminate-identity"]\n')
     assert call("optimize", model, "--json", "-", "-q") == 0
@@ -145,7 +149,9 @@ def test_recipes_from_a_file_and_from_pyproject(model, tmp_path, capsys, monkeyp
         (["bench", "{model}", "{model}", "{model}"], 1, "one model or two"),
     ],
 )
-def test_errors_are_one_line_with_an_exit_code(arguments, code, says, model, tmp_path, capsys) -> None:
+def test_errors_are_one_line_with_an_exit_code(
+    arguments, code, says, model, tmp_path, capsys
+) -> None:
     (tmp_path / "text.onnx").write_text("hello")
     places = {
         "model": model,
@@ -233,7 +239,9 @@ def test_completion(shell, capsys) -> None:
 
 def test_strict_writes_only_what_is_proven(tmp_path, capsys) -> None:
     path = tmp_path / "custom.onnx"
-    text = MODEL.replace('["" : 17]', '["" : 17, "custom" : 1]').replace("Relu (q)", "custom.Op (q)")
+    text = MODEL.replace('["" : 17]', '["" : 17, "custom" : 1]').replace(
+        "Relu (q)", "custom.Op (q)"
+    )
     parse(text).save(path)
     assert call("optimize", path, "--strict") == 3
     assert "not proven" in one_error(capsys)
@@ -246,7 +254,9 @@ def test_colours_only_where_wanted(model) -> None:
     def stderr(**env: str) -> str:
         keep = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
         arguments = [sys.executable, "-m", "graphopt", "optimize", str(model)]
-        done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env={**keep, **env}, check=True)
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, cwd=ROOT, env={**keep, **env}, check=True
+        )
         return done.stderr
 
     assert "\x1b" not in stderr()

@@ -66,7 +66,7 @@ def run(text: str, passes: list[Pass], native):
 
 
 def test_a_wrong_edit_is_found_and_taken_back_alone(native) -> None:
-    model, outcome = run(CHAIN, [SubtractInstead()], native)
+    _, outcome = run(CHAIN, [SubtractInstead()], native)
     assert [n.op for n in outcome.model.nodes()] == ["Sub", "Mul", "Add", "Mul"]
     (step,) = outcome.steps
     assert step.status == "eased"
@@ -79,7 +79,9 @@ def test_a_wrong_edit_is_found_and_taken_back_alone(native) -> None:
 
 
 def test_only_the_wrong_pass_of_a_stage_suffers(native) -> None:
-    text = CHAIN.replace("y = Mul (r, d)", "s = Mul (r, d)\n  t = Constant <value_float = 1.0> ()\n  y = Mul (s, t)")
+    text = CHAIN.replace(
+        "y = Mul (r, d)", "s = Mul (r, d)\n  t = Constant <value_float = 1.0> ()\n  y = Mul (s, t)"
+    )
     _, outcome = run(text, [SubtractInstead(2.0), *Recipe.parse(["lift-constants"]).passes], native)
     by_name = {step.name: step for step in outcome.steps}
     assert by_name["lift-constants"].status == "applied"
@@ -96,7 +98,7 @@ def test_a_pass_that_is_always_wrong_is_rolled_back(native) -> None:
 
 
 def test_a_pass_that_raises_is_left_out(native) -> None:
-    model, outcome = run(CHAIN, [Broken(), SubtractInstead(0.0)], native)
+    _, outcome = run(CHAIN, [Broken(), SubtractInstead(0.0)], native)
     by_name = {step.name: step for step in outcome.steps}
     assert by_name["broken"].status == "failed"
     assert by_name["broken"].error == "RuntimeError: out of ideas"
@@ -112,7 +114,11 @@ def test_the_input_model_is_untouched_and_runs_repeat(native) -> None:
 
 def test_a_change_of_shape_or_type_is_a_difference(native) -> None:
     model = parse(CHAIN)
-    other = parse(CHAIN.replace("y = Mul (r, d)", "y = MatMul (r, e)").replace("float d = {7}", "float[3,3] e = {1,0,0,0,1,0,0,0,1}"))
+    other = parse(
+        CHAIN.replace("y = Mul (r, d)", "y = MatMul (r, e)").replace(
+            "float d = {7}", "float[3,3] e = {1,0,0,0,1,0,0,0,1}"
+        )
+    )
     verdict = Equivalence(model, native).judge(other)
     assert verdict.passed is False
     assert "output 'y'" in verdict.why

@@ -58,7 +58,9 @@ def test_its_options_come_from_its_fields(installed) -> None:
     result = graphopt.optimize(parse(MODEL), passes=["merge-negations:largest=2"])
     (step,) = result.report.steps
     assert step.options == {"largest": 2}
-    assert [(s.node, s.why) for s in step.skips] == [("Neg→y", "the constant has more than 2 elements")]
+    assert [(s.node, s.why) for s in step.skips] == [
+        ("Neg→y", "the constant has more than 2 elements")
+    ]
 
 
 def test_from_the_command_line(installed, tmp_path) -> None:
@@ -86,7 +88,9 @@ def test_from_the_command_line(installed, tmp_path) -> None:
 
 def test_two_passes_of_one_name_are_an_error_that_names_both(installed) -> None:
     dist_info(installed, "fold-constants = graphopt_negate:MergeNegations", "another")
-    with pytest.raises(UsageError, match=r"graphopt itself and graphopt_negate:MergeNegations of another"):
+    with pytest.raises(
+        UsageError, match=r"graphopt itself and graphopt_negate:MergeNegations of another"
+    ):
         all_passes()
 
 

@@ -116,7 +116,6 @@ def _matmul(node: Node, facts: Facts) -> Dim:
     return product((*_shape(node, facts, 0, output=True), _shape(node, facts, 0)[-1]))
 
 
-
 def _qlinear_conv(node: Node, facts: Facts) -> Dim:
     return product((*_shape(node, facts, 0, output=True), *_shape(node, facts, 3)[1:]))
 

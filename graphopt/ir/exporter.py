@@ -99,7 +99,7 @@ class Exporter:
         if node.proto is not None:
             proto.CopyFrom(node.proto)
             for field in ("input", "output", "attribute"):
-                proto.ClearField(field)  # type: ignore[arg-type]
+                proto.ClearField(field)
         proto.op_type = node.op
         if proto.name != node.name:
             proto.name = node.name
@@ -166,7 +166,7 @@ class Exporter:
 def _says(read: AttributeProto, value: object) -> bool:
     """Whether an attribute, as it was read, already says what it shall say."""
     if isinstance(value, gs.Node.AttributeRef):
-        return read.ref_attr_name == value.name
+        return bool(read.ref_attr_name == value.name)
     return not read.ref_attr_name and bool(plain_attribute(read) == value)
 
 

@@ -100,9 +100,16 @@ def _checked_path(folder: Path, location: str, name: str) -> Path:
     windows = PureWindowsPath(location)
     if not parts or "\x00" in location:
         raise ModelError(f"tensor {name!r} names no file for its external data: {shown!r}")
-    if location.startswith("/") or windows.drive or windows.root or ".." in parts or "\\" in location:
+    if (
+        location.startswith("/")
+        or windows.drive
+        or windows.root
+        or ".." in parts
+        or "\\" in location
+    ):
         raise ModelError(refused, "Refused")
     path = folder
+    state = folder.lstat()
     for part in parts:
         path = path / part
         try:

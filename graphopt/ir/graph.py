@@ -49,7 +49,7 @@ class Names:
         return self.next_uid - 1
 
 
-class Stored(LazyValues):  # type: ignore[misc]
+class Stored(LazyValues):
     """The contents of a constant as they stand in the file, decoded when first asked for.
 
     Args:
@@ -93,7 +93,7 @@ class Stored(LazyValues):  # type: ignore[misc]
                 array = self._decode()
             except ModelError:
                 raise
-            except Exception as error:  # noqa: BLE001 - onnx raises many kinds on bad tensors
+            except Exception as error:
                 name = getattr(self.tensor, "name", "") or "a sparse tensor"
                 raise ModelError(
                     f"tensor {printable(name)!r} cannot be decoded: {error}"
@@ -147,7 +147,7 @@ def element_bits(dtype: np.dtype) -> int:
     return 8 if dtype == object else dtype.itemsize * 8
 
 
-class Variable(gs.Variable):  # type: ignore[misc]
+class Variable(gs.Variable):
     """A tensor that is known at run time only.
 
     Attributes:
@@ -172,7 +172,7 @@ class Variable(gs.Variable):  # type: ignore[misc]
     __hash__ = object.__hash__
 
 
-class Constant(gs.Constant):  # type: ignore[misc]
+class Constant(gs.Constant):
     """A tensor whose contents are in the file. Its ``values`` are read-only: assign a new array."""
 
     info: onnx.ValueInfoProto | None = None
@@ -216,7 +216,7 @@ def _frozen(values: np.ndarray) -> np.ndarray:
     return view
 
 
-class Node(gs.Node):  # type: ignore[misc]
+class Node(gs.Node):
     """An operator call.
 
     Attributes:
@@ -263,7 +263,9 @@ class Node(gs.Node):  # type: ignore[misc]
             return printable(self.name)
         first = next((t.name for t in self.outputs if t.name), "")
         if not first and self.proto is not None and self.proto.output:
-            first = self.proto.output[0]  # a node that was removed is still known by what it computed
+            first = self.proto.output[
+                0
+            ]  # a node that was removed is still known by what it computed
         return printable(f"{self.op}→{first}")
 
     def bodies(self) -> Iterator[Graph]:
@@ -275,7 +277,7 @@ class Node(gs.Node):  # type: ignore[misc]
                 yield from (entry for entry in value if isinstance(entry, Graph))
 
 
-class Graph(gs.Graph):  # type: ignore[misc]
+class Graph(gs.Graph):
     """A scope of nodes: the main graph or the body of a control-flow operator.
 
     Attributes:
@@ -301,7 +303,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
     __hash__ = object.__hash__
 
 
-class Function(gs.Function):  # type: ignore[misc]
+class Function(gs.Function):
     """A local function: a scope of nodes with its own opset. Its constants are Constant nodes."""
 
     def __init__(self, name: str, domain: str, overload: str = "", opset: int = 1) -> None:

@@ -81,12 +81,14 @@ class Importer:
         for constant in graph.initializers:
             constant.info = constant.info or infos.get(constant.name)
         graph.declared = [
-            tensor
+            held
             for name in infos
-            if (tensor := scope.tensors.get(name)) is not None and tensor.info is infos[name]
+            if (held := scope.tensors.get(name)) is not None and held.info is infos[name]
         ]
         known = {tensor.name for tensor in graph.declared}
-        dangling = [infos[name] for name in infos if name not in known and name not in scope.tensors]
+        dangling = [
+            infos[name] for name in infos if name not in known and name not in scope.tensors
+        ]
         graph.proto.CopyFrom(_rest_of_graph(proto))
         graph.proto.value_info.extend(dangling)
         return graph
@@ -115,7 +117,7 @@ class Importer:
             function.outputs.append(found)
         function.declared = [t for t in scope.tensors.values() if t.info is not None]
         for field in ("node", "input", "output", "value_info"):
-            proto.ClearField(field)  # type: ignore[arg-type]
+            proto.ClearField(field)
         function.proto = proto
         self.opset = outer_opset
         return function
@@ -296,7 +298,7 @@ def _typed(name: str, info: onnx.ValueInfoProto | None) -> Variable:
 def _rest_of_graph(proto: onnx.GraphProto) -> onnx.GraphProto:
     """What a graph message says beside its nodes and tensors. Empties the message it is given."""
     for field in ("node", "initializer", "sparse_initializer", "input", "output", "value_info"):
-        proto.ClearField(field)  # type: ignore[arg-type]
+        proto.ClearField(field)
     return proto
 
 

@@ -159,7 +159,7 @@ class Model:
 
     def to_bytes(self) -> bytes:
         """The model as the bytes of a file, the same for the same model."""
-        return self.to_proto().SerializeToString(deterministic=True)
+        return bytes(self.to_proto().SerializeToString(deterministic=True))
 
     def weight_bytes(self) -> int:
         """Bytes of all constants."""
@@ -232,12 +232,12 @@ def _write_outside(proto: TensorProto, constant: Constant, weights: storage.Atom
     if stored is not None and stored.region is not None and isinstance(stored.tensor, TensorProto):
         proto.CopyFrom(stored.tensor)
         del proto.external_data[:]
-        raw: bytes | memoryview = memoryview(stored.region.map())
+        raw: bytes | memoryview = memoryview(stored.region.map().data)
     elif stored is None and element_bits(constant.values.dtype) >= 8:
         values = np.ascontiguousarray(constant.values)
         proto.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
         proto.dims.extend(values.shape)
-        raw = memoryview(values.reshape(-1).view(np.uint8))
+        raw = values.reshape(-1).view(np.uint8).data
     else:
         embed(proto, constant)
         if not proto.HasField("raw_data"):

@@ -48,8 +48,12 @@ def read_model(path: Path) -> onnx.ModelProto:
         state = path.stat()
     except OSError as error:
         raise ModelError(f"cannot read {shown}: {error.strerror}", "Check the path") from None
+    if stat.S_ISDIR(state.st_mode):
+        raise ModelError(f"cannot read {shown}: it is a folder", "Give the path of a .onnx file")
     if not stat.S_ISREG(state.st_mode):
-        raise ModelError(f"cannot read {shown}: not a regular file", "Give the path of a .onnx file")
+        raise ModelError(
+            f"cannot read {shown}: not a regular file", "Give the path of a .onnx file"
+        )
     if state.st_size > PROTOBUF_LIMIT:
         raise ResourceError(
             f"cannot read {shown}: {state.st_size} bytes is more than protobuf's limit of 2 GiB",
@@ -57,9 +61,9 @@ def read_model(path: Path) -> onnx.ModelProto:
         )
     try:
         with path.open("rb") as file:
-            head = file.read(64)
-            _refuse_foreign(head, shown)
-            data = head + file.read()
+            _refuse_foreign(file.read(64), shown)
+            file.seek(0)
+            data = file.read()
     except OSError as error:
         raise ModelError(f"cannot read {shown}: {error.strerror}") from None
     return parse_model(data, shown)
@@ -116,10 +120,10 @@ class AtomicFile:
         self.path = path
         self.hash = hashlib.sha256()
         self.size = 0
-        if path.is_dir():
-            raise OutputError(f"cannot write {printable(str(path))}: it is a folder")
         try:
-            handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", dir=path.parent)
+            if path.is_dir():
+                raise OutputError(f"cannot write {printable(str(path))}: it is a folder")
+            handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         except OSError as error:
             raise _unwritable(path, error) from None
         self.temporary = Path(name)

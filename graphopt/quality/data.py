@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from graphopt.errors import UsageError, printable
+from graphopt.errors import ResourceError, UsageError, printable
 from graphopt.ir.model import Model
 from graphopt.quality.inputs import Feeds, InputSpec, specs
 
@@ -38,19 +39,37 @@ def load_feeds(data: str | os.PathLike[str] | Sequence[Feeds], model: Model) -> 
         return list(data)
     path = Path(data)
     shown = printable(str(path))
+    arrays = _read(path, shown)
+    _require(inputs, arrays, shown)
+    return _batches(inputs, arrays, shown)
+
+
+def _read(path: Path, shown: str) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` file; nothing else is opened, and no code in it is run."""
+    hint = "It must be a .npz file of arrays without objects"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise UsageError(f"{shown} holds a single array", "Save a .npz with one per input")
+        if not path.is_file():
+            what = "not a regular file" if path.exists() else "no such file"
+            raise UsageError(f"cannot read the data {shown}: {what}", hint)
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UsageError(f"{shown} holds a single array", "Save a .npz with one per input")
+        with file:
             arrays = {name: file[name] for name in file.files}
     except OSError as error:
         raise UsageError(f"cannot read the data {shown}: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        raise UsageError(
-            f"cannot read the data {shown}: {error}", "It must be a .npz file without objects"
+    except MemoryError:
+        raise ResourceError(
+            f"the data {shown} does not fit into memory", "Give less of it"
         ) from None
-    _require(inputs, arrays, shown)
-    return _batches(inputs, arrays, shown)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError):
+        raise UsageError(
+            f"cannot read the data {shown}: it is damaged or holds objects", hint
+        ) from None
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UsageError(f"{printable(name)!r} in the data {shown} is not an array", hint)
+    return arrays
 
 
 def _require(inputs: Sequence[InputSpec], arrays: Feeds, shown: str) -> None:
@@ -87,7 +106,9 @@ def _slice(spec: InputSpec, array: np.ndarray, start: int, size: int, shown: str
     part = np.asarray(part)
     name = printable(spec.name)
     if spec.dtype is not None and part.dtype != spec.dtype:
-        raise UsageError(f"the array {name!r} of {shown} is {part.dtype}, the model wants {spec.dtype}")
+        raise UsageError(
+            f"the array {name!r} of {shown} is {part.dtype}, the model wants {spec.dtype}"
+        )
     if spec.shape is not None:
         wrong = len(part.shape) != len(spec.shape) or any(
             isinstance(want, int) and want != have

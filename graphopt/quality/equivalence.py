@@ -172,9 +172,7 @@ class Equivalence:
                     largest = compare_any(reference, result).largest
                     found[index] = max(found[index], largest)
 
-    def _compare(
-        self, found: list[dict[str, Any]], noise: list[list[float]] | None
-    ) -> Verdict:
+    def _compare(self, found: list[dict[str, Any]], noise: list[list[float]] | None) -> Verdict:
         names = self.outputs + self.witnesses
         largest: dict[str, float] = dict.fromkeys(self.outputs, 0.0)
         relative, why = 0.0, ""
@@ -199,7 +197,9 @@ SATURATING = frozenset(
 )
 """Operators whose results say little of their inputs."""
 
-PASSED_THROUGH = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+PASSED_THROUGH = frozenset(
+    {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+)
 """Operators that are looked through on the way from an output up to a saturating operator."""
 
 
@@ -265,7 +265,7 @@ class _Opened:
         if model.weight_bytes() <= EMBED_LIMIT:
             proto = model.to_proto()
             proto.graph.output.extend(map(helper.make_empty_tensor_value_info, extra))
-            return proto.SerializeToString()
+            return bytes(proto.SerializeToString())
         self.names = self.names[: len(model.graph.outputs)]
         self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
         path = Path(self._folder.name) / "model.onnx"

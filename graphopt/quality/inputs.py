@@ -27,6 +27,12 @@ _NAMED = re.compile(r"Name:'([^']*)'")
 Feeds = dict[str, Any]
 Run = Callable[[Feeds], list[Any]]
 
+SEARCH_SECONDS = 45.0
+"""How long inputs that a model accepts are looked for."""
+
+MAX_RANK = 32
+"""Dimensions that an array may have in every version of numpy."""
+
 SIZES = (8, 16, 32, 64, 1, 128, 224, 256, 320, 512, 640, 3, 2, 4, 12, 48, 96, 100, 576, 1024, 4096)
 """What a dynamic dimension that is not a batch is tried with, in this order."""
 
@@ -95,7 +101,11 @@ def _nested(
     found = outer.get(kind.WhichOneof("value") or "", "unknown")
     while kind.WhichOneof("value") in outer:
         which = kind.WhichOneof("value")
-        kind = kind.sequence_type.elem_type if which == "sequence_type" else kind.optional_type.elem_type
+        kind = (
+            kind.sequence_type.elem_type
+            if which == "sequence_type"
+            else kind.optional_type.elem_type
+        )
         if kind.WhichOneof("value") == "sequence_type":
             found = f"{found} of sequence"
     if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.elem_type:
@@ -143,11 +153,17 @@ def draw(inputs: Iterable[InputSpec], plan: Plan, seed: int) -> Feeds | None:
     for spec in inputs:
         if spec.dtype is None or spec.kind.endswith("of sequence"):
             return None
-        dims = spec.shape if spec.shape is not None else tuple(f"{spec.name}[{a}]" for a in range(plan.rank))
+        dims = (
+            spec.shape
+            if spec.shape is not None
+            else tuple(f"{spec.name}[{a}]" for a in range(plan.rank))
+        )
         shape = tuple(d if isinstance(d, int) else plan.sizes.get(d, 1) for d in dims)
-        if int(np.prod(shape, dtype=object)) > MAX_ELEMENTS:
+        if len(shape) > MAX_RANK or int(np.prod(shape, dtype=object)) > MAX_ELEMENTS:
             return None
-        values = [_values(spec, shape, plan, rng) for _ in range(3 if spec.kind == "sequence" else 1)]
+        values = [
+            _values(spec, shape, plan, rng) for _ in range(3 if spec.kind == "sequence" else 1)
+        ]
         feeds[spec.name] = values if spec.kind == "sequence" else values[0]
     return feeds
 
@@ -202,9 +218,7 @@ def find_feeds(model: Model, run: Run, sets: int = 3) -> tuple[list[Sample], str
     return samples, ""
 
 
-def _try(
-    inputs: list[InputSpec], plan: Plan, seed: int, run: Run
-) -> tuple[Sample | None, str]:
+def _try(inputs: list[InputSpec], plan: Plan, seed: int, run: Run) -> tuple[Sample | None, str]:
     """Run the model on inputs drawn by a plan; None and the reason where it refuses them."""
     feeds = draw(inputs, plan, seed)
     if feeds is None:
@@ -303,7 +317,9 @@ def _widest(inputs: list[InputSpec], plan: Plan, run: Run) -> Plan:
 
 def _variants(inputs: list[InputSpec], plan: Plan, model: Model) -> Iterator[Plan]:
     """Other plans near one that was accepted: compared integers, other sizes, other values."""
-    integers = [s.name for s in inputs if s.dtype is not None and s.dtype.kind in "iu" and not s.shape]
+    integers = [
+        s.name for s in inputs if s.dtype is not None and s.dtype.kind in "iu" and not s.shape
+    ]
     if integers:
         for value in compared_integers(model):
             yield plan.but(filled=dict.fromkeys(integers, value))

@@ -85,16 +85,22 @@ def render_report(report: Report, verbose: bool = False) -> RenderableType:
             for entry in step.taken_back
         ]
         if step.error:
-            parts.append(Text(f"{step.name} failed and was left out: {printable(step.error)}", style="red"))
+            parts.append(
+                Text(f"{step.name} failed and was left out: {printable(step.error)}", style="red")
+            )
         if verbose:
-            parts += [Text(f"  {step.name} skipped {s.node}: {s.why}", style="dim") for s in step.skips]
+            parts += [
+                Text(f"  {step.name} skipped {s.node}: {s.why}", style="dim") for s in step.skips
+            ]
     parts += [Text(""), _before_after(report.input, report.output), _verdict_line(report)]
     parts += [Text(f"warning: {printable(line, 500)}", style="yellow") for line in report.warnings]
     return Group(*parts)
 
 
 def _steps(steps: list[StepReport], verbose: bool) -> Table:
-    table = _table("pass", "edits", "skips", "nodes", "bytes", "MACs", "largest diff", "time", "status")
+    table = _table(
+        "pass", "edits", "skips", "nodes", "bytes", "MACs", "largest diff", "time", "status"
+    )
     for step in steps:
         if step.status == "unchanged" and not verbose:
             continue
@@ -163,7 +169,9 @@ def render_model(info: ModelInfo, operators: dict[str, int], findings: list[str]
 
 
 def _dims(shape: list[int | str] | None) -> str:
-    return "of unknown rank" if shape is None else f"[{', '.join(printable(str(d)) for d in shape)}]"
+    return (
+        "of unknown rank" if shape is None else f"[{', '.join(printable(str(d)) for d in shape)}]"
+    )
 
 
 def render_comparison(found: Comparison, timed: Bench | None) -> RenderableType:
@@ -174,7 +182,9 @@ def render_comparison(found: Comparison, timed: Bench | None) -> RenderableType:
     for op, counts in found.operators.items():
         table.add_row(f"  {printable(op)}", *map(str, counts), f"{counts[1] - counts[0]:+d}")
     parts: list[RenderableType] = [table]
-    parts += [Text(f"interface differs: {printable(line, 500)}", style="red") for line in found.interface]
+    parts += [
+        Text(f"interface differs: {printable(line, 500)}", style="red") for line in found.interface
+    ]
     for title, names in (
         ("nodes only in the first", found.removed),
         ("nodes only in the second", found.added),
@@ -188,7 +198,9 @@ def render_comparison(found: Comparison, timed: Bench | None) -> RenderableType:
     numbers = found.numbers
     line = Text("outputs ").append(numbers.verdict, style=_STYLES[numbers.verdict])
     if numbers.verdict == "equal":
-        line.append(f" on {numbers.samples} sets of inputs, largest difference {numbers.largest_difference:.2e}")
+        line.append(
+            f" on {numbers.samples} sets of inputs, largest difference {numbers.largest_difference:.2e}"
+        )
     else:
         line.append(f": {printable(numbers.why, 500)}")
     parts.append(line)

@@ -184,7 +184,9 @@ def _read(kind: Any, value: Any) -> Any:
     if origin is dict:
         return {key: _read(args[1], entry) for key, entry in value.items()}
     if origin in (types.UnionType, typing.Union) and value is not None:
-        inner = [arg for arg in args if typing.get_origin(arg) is list or dataclasses.is_dataclass(arg)]
+        inner = [
+            arg for arg in args if typing.get_origin(arg) is list or dataclasses.is_dataclass(arg)
+        ]
         return _read(inner[0], value) if inner else value
     return value
 
@@ -213,7 +215,9 @@ def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
             hints = typing.get_type_hints(kind)
             definitions[name] = {
                 "type": "object",
-                "properties": {f.name: _schema(hints[f.name], definitions) for f in dataclasses.fields(kind)},
+                "properties": {
+                    f.name: _schema(hints[f.name], definitions) for f in dataclasses.fields(kind)
+                },
                 "required": [f.name for f in dataclasses.fields(kind)],
             }
         return {"$ref": f"#/$defs/{name}"}

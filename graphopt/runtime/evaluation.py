@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,9 +17,12 @@ from graphopt.ir.model import Model
 from graphopt.ir.surgery import producer
 from graphopt.runtime.native import Native
 
+ATTEMPTS = 4
+"""Parts that the time for a batch is cut into: how long one run of a part of it may take."""
+
 
 class Evaluator:
-    """Computes constant tensors.
+    """Computes constant tensors, and remembers what could not be computed.
 
     Args:
         native: the process to compute them in.
@@ -28,14 +32,16 @@ class Evaluator:
     def __init__(self, native: Native, seconds: float) -> None:
         self.native = native
         self.seconds = seconds
+        self.failed: dict[tuple[int, str], str] = {}
 
     def __call__(
         self, model: Model, nodes: Sequence[Node], wanted: Sequence[gs.Tensor]
     ) -> dict[int, np.ndarray | str]:
         """Compute tensors from constants.
 
-        The nodes run as one small model in ONNX Runtime without optimizations. If that fails, each
-        wanted tensor is computed apart, by ONNX Runtime or else by the reference evaluator.
+        The nodes run as one small model in ONNX Runtime without optimizations. If that fails, each half
+        of the wanted tensors is computed apart, and so on; what ONNX Runtime cannot compute alone is
+        computed by the reference evaluator, unless it killed its process. What failed is not tried again.
 
         Args:
             model: the model that the nodes are part of; gives the versions.
@@ -45,45 +51,76 @@ class Evaluator:
         Returns:
             For each wanted tensor, by ``id``, its values or the reason why there are none.
         """
-        if not wanted:
-            return {}
-        try:
-            arrays = self._run(model, nodes, wanted, "ort")
-            return dict(zip(map(id, wanted), arrays, strict=True))
-        except NativeError as error:
-            if len(wanted) == 1:
-                return {id(wanted[0]): self._alone(model, nodes, wanted[0], str(error.what))}
-        found: dict[int, np.ndarray | str] = {}
-        for tensor in wanted:
-            needed = _needed(nodes, tensor)
-            found.update(self(model, needed, [tensor]))
-        return found
+        until = time.monotonic() + self.seconds
+        found = {id(t): self.failed[_key(t)] for t in wanted if _key(t) in self.failed}
+        result: dict[int, np.ndarray | str] = dict(found)
+        stack = [[tensor for tensor in wanted if id(tensor) not in found]]
+        while stack:
+            group = stack.pop()
+            if not group:
+                continue
+            needed = _needed(nodes, group)
+            try:
+                arrays = self._run(model, needed, group, "ort", until)
+                result.update(zip(map(id, group), arrays, strict=True))
+            except NativeError as error:
+                middle = len(group) // 2
+                if middle:
+                    stack += [group[middle:], group[:middle]]
+                else:
+                    result[id(group[0])] = self._alone(model, needed, group[0], error, until)
+        return result
 
     def _alone(
-        self, model: Model, nodes: Sequence[Node], tensor: gs.Tensor, why: str
+        self,
+        model: Model,
+        nodes: Sequence[Node],
+        tensor: gs.Tensor,
+        error: NativeError,
+        until: float,
     ) -> np.ndarray | str:
-        try:
-            return self._run(model, nodes, [tensor], "reference")[0]
-        except NativeDeathError as error:
-            return error.what
-        except NativeError:
-            return why
+        """One tensor by the reference evaluator, or why there is none."""
+        if not isinstance(error, NativeDeathError):
+            try:
+                return self._run(model, nodes, [tensor], "reference", until)[0]
+            except NativeDeathError as death:
+                error = death
+            except NativeError:
+                pass
+        self.failed[_key(tensor)] = error.what
+        return error.what
 
     def _run(
-        self, model: Model, nodes: Sequence[Node], wanted: Sequence[gs.Tensor], backend: str
+        self,
+        model: Model,
+        nodes: Sequence[Node],
+        wanted: Sequence[gs.Tensor],
+        backend: str,
+        until: float,
     ) -> list[np.ndarray]:
+        seconds = min(self.seconds / ATTEMPTS, until - time.monotonic())
+        if seconds <= 0:
+            raise NativeDeathError(
+                f"no time is left of the {self.seconds:g} s for computing constants"
+            )
         data = constant_model(model, nodes, wanted).SerializeToString()
-        answers = self.native.call("evaluate", data, backend, seconds=self.seconds)
+        answers = self.native.call("evaluate", data, backend, seconds=seconds)
         if not all(isinstance(answer, np.ndarray | np.generic) for answer in answers):
             raise NativeError("the value is not a tensor")
         return [np.asarray(answer) for answer in answers]
 
 
-def _needed(nodes: Sequence[Node], tensor: gs.Tensor) -> list[Node]:
-    """The nodes that a tensor depends on, in the order given."""
+def _key(tensor: gs.Tensor) -> tuple[int, str]:
+    """The same for the same tensor in every replay of the same changes."""
+    made = producer(tensor)
+    return (-1 if made is None else made.uid, tensor.name)
+
+
+def _needed(nodes: Sequence[Node], wanted: Sequence[gs.Tensor]) -> list[Node]:
+    """The nodes that tensors depend on, in the order given."""
     known = {id(node) for node in nodes}
     found: set[int] = set()
-    stack = [tensor]
+    stack = list(wanted)
     while stack:
         made = producer(stack.pop())
         if made is not None and id(made) in known and id(made) not in found:

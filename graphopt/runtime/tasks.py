@@ -66,7 +66,9 @@ class Tasks:
         """Forget a session."""
         self.sessions.pop(key, None)
 
-    def time(self, keys: Sequence[str], feeds: Feeds, rounds: int, warm_up: int) -> list[list[float]]:
+    def time(
+        self, keys: Sequence[str], feeds: Feeds, rounds: int, warm_up: int
+    ) -> list[list[float]]:
         """Time open sessions in interleaved rounds; seconds of each run, by session."""
         for key in keys:
             for _ in range(warm_up):

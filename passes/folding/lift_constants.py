@@ -49,7 +49,7 @@ def constant_values(node: Node) -> np.ndarray | Stored | None:
     attrs = node.attrs
     if isinstance(attrs.get("value"), Constant):
         tensor = attrs["value"]
-        return tensor.stored or tensor.values
+        return tensor.stored if tensor.stored is not None else np.asarray(tensor.values)
     for name, dtype in (
         ("value_float", np.float32),
         ("value_floats", np.float32),
