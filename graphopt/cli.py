@@ -10,6 +10,7 @@ be written; 70 internal error; 130 interrupted.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -279,6 +280,8 @@ def _limits(growth: int, memory: int | None, timeout: float | None) -> Limits:
 
     standard = Limits()
     seconds = timeout or standard.request_seconds
+    if not math.isfinite(seconds):
+        raise UsageError(f"--timeout wants a number of seconds, not {seconds}")
     return Limits(
         growth_bytes=growth,
         memory_bytes=None if memory is None else memory << 20,

@@ -44,6 +44,7 @@ FOLDING: tuple[str, ...] = (
     "eliminate-noop-arithmetic",
     "eliminate-noop-reduction",
     "eliminate-expand",
+    "omit-zero-inputs",
     "resolve-sequences",
     "resolve-optionals",
     "remove-redundant-scatter",
@@ -146,11 +147,12 @@ class Recipe:
             table: Any = tomllib.loads(source.read_text(encoding="utf-8"))
         except OSError as error:
             raise UsageError(f"cannot read the recipe {shown}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"the recipe {shown} is not TOML: {error}") from None
         if source.name == "pyproject.toml":
-            table = table.get("tool", {}).get("graphopt")
-            if table is None:
+            tools = table.get("tool")
+            table = tools.get("graphopt") if isinstance(tools, dict) else None
+            if not isinstance(table, dict):
                 raise UsageError(f"{shown} has no table [tool.graphopt]")
         return cls._from_table(table, shown, source.stem)
 

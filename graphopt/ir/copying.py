@@ -68,7 +68,7 @@ def copy_tensor(tensor: gs.Tensor) -> gs.Tensor:
         return constant
     variable = Variable(tensor.name, tensor.dtype, tensor.shape, tensor.info)
     variable.is_output = tensor.is_output
-    variable.default = tensor.default
+    variable.default, variable.returned = tensor.default, tensor.returned
     return variable
 
 

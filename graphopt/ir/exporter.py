@@ -64,7 +64,8 @@ class Exporter:
             if isinstance(tensor, Variable) and tensor.default is not None:
                 self._initializer(proto, Constant(tensor.name, tensor.default))
         for tensor in graph.outputs:
-            self._declare(proto.output, tensor)
+            returned = tensor.returned if isinstance(tensor, Variable) else None
+            self._declare(proto.output, tensor, returned)
         alive = {id(t) for node in graph.nodes for t in node.outputs}
         alive |= {id(t) for t in self.placed.get(id(graph), graph.initializers)}
         for tensor in graph.declared:
@@ -138,7 +139,8 @@ class Exporter:
         else:
             kind = read.type if read is not None and value == [] else None
             empty = AttributeProto.INTS if value == [] and kind is None else kind
-            proto.CopyFrom(helper.make_attribute(name, value, attr_type=empty))
+            note = read.doc_string if read is not None and read.doc_string else None
+            proto.CopyFrom(helper.make_attribute(name, value, note, attr_type=empty))
 
     def _initializer(self, proto: onnx.GraphProto, constant: Constant) -> None:
         stored = constant.stored
@@ -152,9 +154,16 @@ class Exporter:
         if tensor.name != constant.name:
             tensor.name = constant.name
 
-    def _declare(self, field: Iterable[onnx.ValueInfoProto], tensor: gs.Tensor) -> None:
+    def _declare(
+        self,
+        field: Iterable[onnx.ValueInfoProto],
+        tensor: gs.Tensor,
+        declared: onnx.ValueInfoProto | None = None,
+    ) -> None:
         info = field.add()  # type: ignore[attr-defined]
-        if tensor.info is not None:
+        if declared is not None:
+            info.CopyFrom(declared)
+        elif tensor.info is not None:
             info.CopyFrom(tensor.info)
         elif tensor.dtype is not None:
             elem_type = helper.np_dtype_to_tensor_dtype(tensor.dtype)

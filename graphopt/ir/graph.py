@@ -8,6 +8,7 @@ be keys, and lists of them stay fast) and know the graph they stand in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -78,7 +79,10 @@ class Stored(LazyValues):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the dense values take, packed types packed."""
+        """Bytes that the values take in the file, packed types packed, indices of sparse ones included."""
+        if isinstance(self.tensor, onnx.SparseTensorProto):
+            count = math.prod(self.tensor.values.dims)
+            return (count * self.bits + 7) // 8 + 8 * math.prod(self.tensor.indices.dims)
         count = int(np.prod(self.shape, dtype=object)) if self.shape else 1
         return (count * self.bits + 7) // 8
 
@@ -138,10 +142,18 @@ def _densify(sparse: onnx.SparseTensorProto) -> np.ndarray:
     return dense
 
 
+PACKED = {
+    2: ("int2", "uint2"),
+    4: ("int4", "uint4", "float4_e2m1fn"),
+    6: ("float6_e2m3fn", "float6_e3m2fn"),
+}
+"""Element types of which several share a byte of raw data, by their bits."""
+
+
 def element_bits(dtype: np.dtype) -> int:
     """Bits that one element takes when stored; 8 for strings, whose length varies."""
     name = dtype.name
-    for bits, names in ((4, ("int4", "uint4", "float4_e2m1fn")), (2, ("int2", "uint2"))):
+    for bits, names in PACKED.items():
         if name in names:
             return bits
     return 8 if dtype == object else dtype.itemsize * 8
@@ -154,6 +166,7 @@ class Variable(gs.Variable):
         info: what the file declares of it, or None. A declaration is kept, never believed.
         is_output: whether the graph that it stands in returns it.
         default: for a graph input, the initializer that fills it when the caller does not.
+        returned: for a graph input that is returned as it is, what the file declares of the output.
     """
 
     def __init__(
@@ -167,6 +180,7 @@ class Variable(gs.Variable):
         self.info = info
         self.is_output = False
         self.default: Stored | None = None
+        self.returned: onnx.ValueInfoProto | None = None
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__

@@ -198,6 +198,10 @@ class Importer:
     def _node(self, proto: onnx.NodeProto, outputs: list[gs.Tensor], scope: _Scope) -> Node:
         inputs = [self._input(name, proto, scope) for name in proto.input]
         attrs = {entry.name: self.attribute(entry, scope) for entry in proto.attribute}
+        if len(attrs) != len(proto.attribute):
+            raise ModelError(
+                f"node {printable(proto.name or proto.op_type)!r} has an attribute twice"
+            )
         domain = proto.domain or None
         return Node(
             proto.op_type, proto.name, attrs, inputs, outputs, domain, proto.overload, proto
@@ -236,8 +240,11 @@ class Importer:
                 "The model is incomplete; run it through onnx.checker",
             )
         found.is_output = True
+        variable(info)  # refuses what it cannot read
         if isinstance(found, Constant) or all(found is not entry for entry in graph.inputs):
             found.info = info
+        else:
+            found.returned = info
         return found
 
 

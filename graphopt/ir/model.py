@@ -17,8 +17,17 @@ from graphopt.errors import ModelError, ResourceError, printable
 from graphopt.ir import storage
 from graphopt.ir.copying import copy_scopes
 from graphopt.ir.exporter import Exporter, embed
-from graphopt.ir.graph import Constant, Function, Graph, Names, Node, element_bits
+from graphopt.ir.graph import (
+    STANDARD_DOMAINS,
+    Constant,
+    Function,
+    Graph,
+    Names,
+    Node,
+    element_bits,
+)
 from graphopt.ir.importer import Importer, opset_of
+from graphopt.ir.screening import screen
 
 EXTERNAL_THRESHOLD = 1024
 """Bytes below which a tensor stays inside the model even when the others leave it."""
@@ -66,10 +75,11 @@ class Model:
 
     @classmethod
     def _import(cls, proto: onnx.ModelProto, path: Path | None) -> Model:
-        opset = opset_of(proto.opset_import)
+        screen(proto)
+        opset = _require_opset(proto)
         folder = None if path is None else path.resolve().parent
         shadowed = frozenset(f.name for f in proto.functions if f.domain in ("", "ai.onnx"))
-        importer = Importer(folder, opset or 1, shadowed, overridable=proto.ir_version >= 4)
+        importer = Importer(folder, opset, shadowed, overridable=proto.ir_version >= 4)
         external = any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer)
         functions = [importer.function(entry) for entry in proto.functions]
         graph = importer.graph(proto.graph)
@@ -250,6 +260,25 @@ def _write_outside(proto: TensorProto, constant: Constant, weights: storage.Atom
     for key, value in (("location", ""), ("offset", str(weights.size)), ("length", str(len(raw)))):
         proto.external_data.add(key=key, value=value)
     weights.write(raw)
+
+
+def _require_opset(proto: onnx.ModelProto) -> int:
+    """The version of the standard operators; a model without any may do without."""
+    opset = opset_of(proto.opset_import)
+    if opset is None and all(node.domain not in STANDARD_DOMAINS for node in proto.graph.node):
+        return 1
+    if opset is None or opset < 1:
+        raise ModelError(
+            f"the model does not say which version of the ONNX operators it uses ({opset})",
+            "It must import an operator set of version 1 or higher",
+        )
+    if opset > onnx.defs.onnx_opset_version():
+        raise ModelError(
+            f"the model uses version {opset} of the ONNX operators; the installed onnx package knows "
+            f"them up to {onnx.defs.onnx_opset_version()}",
+            "Install a newer onnx package",
+        )
+    return opset
 
 
 def _check_functions(functions: list[Function]) -> None:

@@ -166,6 +166,8 @@ def _node(node: Node, pattern: Op, match: Match) -> Iterator[Match]:
         return
     if any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values()):
         return
+    if any(isinstance(value, gs.Node.AttributeRef) for value in node.attrs.values()):
+        return
     if pattern.name:
         bound = match.nodes.get(pattern.name)
         if bound is not None and bound is not node:

@@ -57,6 +57,8 @@ def value_range(tensor: gs.Tensor, facts: Facts, depth: int = MAX_DEPTH) -> Rang
     node = producer(tensor)
     if node is None or not node.standard or depth == 0 or dtype is None or _is_open(node):
         return low, high
+    if node.outputs[0] is not tensor and node.op != "Split":
+        return low, high
     known = _of_node(node, dtype, facts, depth)
     return max(low, known[0]), min(high, known[1])
 

@@ -127,7 +127,7 @@ def replace(
 ) -> Node:
     """Let a new node of the standard domain compute what ``node`` computed, and remove ``node``.
 
-    The new node keeps the name, so people find it again. What only ``node`` used goes away with it.
+    The new node keeps the name and the number, so people and vetoes find it again. What only ``node`` used goes away with it.
 
     Args:
         node: the node that goes; of a matched group, the last one.
@@ -140,7 +140,7 @@ def replace(
     assert graph is not None
     targets = list(node.outputs if outputs is None else outputs)
     made = Node(op, node.name, dict(attrs or {}), list(inputs))
-    made.graph, made.order, made.uid = graph, node.order, names_of(graph).uid()
+    made.graph, made.order, made.uid = graph, node.order, node.uid
     if node.proto is not None:
         made.proto = type(node.proto)()
         made.proto.doc_string = node.proto.doc_string

@@ -22,6 +22,7 @@ from onnx import helper
 
 from graphopt.errors import NativeDeathError, NativeError, ResourceError
 from graphopt.ir.model import Model
+from graphopt.ir.operators import NONDETERMINISTIC
 from graphopt.ir.storage import EMBED_LIMIT
 from graphopt.ir.surgery import producer
 from graphopt.numerics.tolerance import Difference, compare, jitter
@@ -31,6 +32,9 @@ from graphopt.runtime.native import Native
 RUN_SECONDS = 20.0
 """How long one run of a model may take while it is judged."""
 
+
+RANDOM = NONDETERMINISTIC | {"Dropout"}
+"""Operators whose results may be others each time."""
 
 MAX_WITNESS_DEPTH = 8
 """Operators above an output that are looked at for witnesses."""
@@ -116,7 +120,7 @@ class Equivalence:
     def _prepare(self, backend: str) -> None:
         names = self.outputs + self.witnesses
         with _Opened(self.native, self.original, backend, self.seconds, names) as session:
-            self.opened = True
+            self.opened = self.opened or backend == "ort"
             if self.data:
                 self.feeds = self.data
                 self.references = [session.run(feeds) for feeds in self.data]
@@ -124,6 +128,16 @@ class Equivalence:
             samples, self.why = find_feeds(self.original, session.run)
             self.feeds = [sample.feeds for sample in samples]
             self.references = [sample.outputs for sample in samples]
+            if self.references and self._is_random(session):
+                self.references, self.why = [], "its results are random"
+
+    def _is_random(self, session: _Opened) -> bool:
+        """Whether the original gives other results when it is run again."""
+        if all(node.op not in RANDOM for node in self.original.nodes()):
+            return False
+        again = session.run(self.feeds[0])
+        pairs = zip(self.references[0], again, strict=True)
+        return not all(compare_any(old, new).equal for old, new in pairs)
 
     def bindings(self) -> dict[tuple[str, int], int]:
         """The sizes of the first inputs that were judged with, by input and axis."""
@@ -254,11 +268,18 @@ class _Opened:
         self, native: Native, model: Model, backend: str, seconds: float, names: Sequence[str]
     ) -> None:
         self.native = native
+        self.model = model
+        self.backend = backend
         self.seconds = seconds
         self.names = names
         self.key = f"{backend}:{id(model)}"
         self._folder: tempfile.TemporaryDirectory[str] | None = None
-        native.call("open", self.key, self._source(model), backend, seconds=3 * seconds)
+        self._open()
+
+    def _open(self) -> None:
+        source = self._source(self.model)
+        self.native.call("open", self.key, source, self.backend, seconds=2 * self.seconds)
+        self.generation = self.native.generation
 
     def _source(self, model: Model) -> bytes | str:
         extra = self.names[len(model.graph.outputs) :]
@@ -273,6 +294,8 @@ class _Opened:
         return str(path)
 
     def run(self, feeds: Feeds) -> list[Any]:
+        if not self.native.alive or self.generation != self.native.generation:
+            self._open()  # the process that held the session died
         names = list(self.names)
         answer: list[Any] = self.native.call("run", self.key, feeds, names, seconds=self.seconds)
         return answer

@@ -8,8 +8,10 @@ that the model compares its inputs with, so that both branches of an If are reac
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,8 +29,11 @@ _NAMED = re.compile(r"Name:'([^']*)'")
 Feeds = dict[str, Any]
 Run = Callable[[Feeds], list[Any]]
 
-SEARCH_SECONDS = 45.0
+SEARCH_SECONDS = 30.0
 """How long inputs that a model accepts are looked for."""
+
+MAX_DEATHS = 3
+"""Processes that a model may kill while inputs are looked for."""
 
 MAX_RANK = 32
 """Dimensions that an array may have in every version of numpy."""
@@ -203,49 +208,76 @@ def find_feeds(model: Model, run: Run, sets: int = 3) -> tuple[list[Sample], str
     inputs = specs(model)
     if any(spec.dtype is None for spec in inputs):
         return [], "an input is not a tensor of a known type"
-    plan, first, why = _first(inputs, model, run)
+    trials = _Trials(inputs, run)
+    plan, first, why = _first(trials, model)
     if plan is None or first is None:
         return [], why
     samples = [first]
-    plan = _widest(inputs, plan, run)
-    for variant in itertools.islice(_variants(inputs, plan, model), sets + 5):
-        sample, _ = _try(inputs, variant, len(samples) + 1, run)
-        if sample is not None:
-            samples.append(sample)
-            sets += bool(variant.filled)
-        if len(samples) >= sets:
-            break
+    with contextlib.suppress(NativeDeathError):
+        plan = _widest(trials, plan)
+        for variant in itertools.islice(_variants(inputs, plan, model), sets + 5):
+            sample, _ = trials(variant, len(samples) + 1)
+            if sample is not None:
+                samples.append(sample)
+                sets += bool(variant.filled)
+            if len(samples) >= sets:
+                break
     return samples, ""
 
 
-def _try(inputs: list[InputSpec], plan: Plan, seed: int, run: Run) -> tuple[Sample | None, str]:
-    """Run the model on inputs drawn by a plan; None and the reason where it refuses them."""
-    feeds = draw(inputs, plan, seed)
-    if feeds is None:
-        return None, "an input would be too large"
-    try:
-        return Sample(feeds, run(feeds)), ""
-    except NativeDeathError:
-        raise
-    except NativeError as error:
-        return None, error.what
+@dataclass
+class _Trials:
+    """Runs of a model on inputs that may not fit, within a time."""
+
+    inputs: list[InputSpec]
+    run: Run
+    started: float = field(default_factory=time.monotonic)
+    deaths: int = 0
+    refused: int = 0
+
+    def __call__(self, plan: Plan, seed: int) -> tuple[Sample | None, str]:
+        """Run the model on inputs drawn by a plan; None and the reason where it refuses them.
+
+        After each refusal other values are drawn, since it may be the values that are refused.
+
+        Raises:
+            NativeDeathError: it hung, or killed its process once too often.
+        """
+        if self._spent() > SEARCH_SECONDS:
+            return None, f"no inputs that it accepts were found within {SEARCH_SECONDS:g} s"
+        feeds = draw(self.inputs, plan, seed + self.refused)
+        if feeds is None:
+            return None, "an input would be too large"
+        try:
+            return Sample(feeds, self.run(feeds)), ""
+        except NativeDeathError as error:
+            self.deaths += 1
+            self.refused += 1
+            if self.deaths >= MAX_DEATHS or self._spent() > SEARCH_SECONDS / 4:
+                raise
+            return None, error.what
+        except NativeError as error:
+            self.refused += 1
+            return None, error.what
+
+    def _spent(self) -> float:
+        return time.monotonic() - self.started
 
 
-def _first(
-    inputs: list[InputSpec], model: Model, run: Run
-) -> tuple[Plan | None, Sample | None, str]:
+def _first(trials: _Trials, model: Model) -> tuple[Plan | None, Sample | None, str]:
     """Find a first plan that the model accepts.
 
     Plain plans are tried first. If none is accepted, the one whose run came farthest is varied, one
     dimension at a time: the node that an error names tells how far a run came.
     """
     place = {node.name: index for index, node in enumerate(model.nodes()) if node.name}
-    best, farthest, why = Plan(), -1, "no input fits"
+    inputs = trials.inputs
+    best, farthest, why = Plan(), -2, "no input fits"
     fallback: tuple[Plan, Sample] | None = None
 
     def attempt(plan: Plan) -> Sample | None:
         nonlocal best, farthest, why, fallback
-        sample, reason = _try(inputs, plan, 1, run)
+        sample, reason = trials(plan, 1)
         if sample is not None:
             if sample.telling():
                 return sample
@@ -302,16 +334,16 @@ def _attempts(inputs: list[InputSpec]) -> Iterator[Plan]:
         yield Plan(sizes=dict.fromkeys((*batches, *others), size))
 
 
-def _widest(inputs: list[InputSpec], plan: Plan, run: Run) -> Plan:
+def _widest(trials: _Trials, plan: Plan) -> Plan:
     """Widen the range of each integer input as far as the model accepts it."""
-    for spec in inputs:
+    for spec in trials.inputs:
         if spec.dtype is None or spec.dtype.kind not in "iu":
             continue
-        for end in RANGES[3:]:
+        for end in reversed(RANGES[3:]):  # too large an index fails early, and costs little
             wider = plan.but(ends={spec.name: end})
-            if _try(inputs, wider, 1, run)[0] is None:
+            if trials(wider, 1)[0] is not None:
+                plan = wider
                 break
-            plan = wider
     return plan
 
 
@@ -331,6 +363,8 @@ def _variants(inputs: list[InputSpec], plan: Plan, model: Model) -> Iterator[Pla
         yield plan.but(sizes={key: plan.sizes.get(key, 1) + 1 for key in others})
         mixed = {key: plan.sizes.get(key, 1) * (1 + index % 2) for index, key in enumerate(others)}
         yield plan.but(sizes={**mixed, **dict.fromkeys(batches, 3)})
+    if batches and others:
+        yield plan.but(sizes={key: 2 * plan.sizes.get(key, 1) for key in (*batches, *others)})
     yield plan.but(positive=not plan.positive)
 
 

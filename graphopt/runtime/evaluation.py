@@ -17,6 +17,9 @@ from graphopt.ir.model import Model
 from graphopt.ir.surgery import producer
 from graphopt.runtime.native import Native
 
+OBJECTION = "Exception during initialization"
+"""How ONNX Runtime says that a kernel exists but objects to its constants, such as a divisor of zero."""
+
 ATTEMPTS = 4
 """Parts that the time for a batch is cut into: how long one run of a part of it may take."""
 
@@ -40,8 +43,9 @@ class Evaluator:
         """Compute tensors from constants.
 
         The nodes run as one small model in ONNX Runtime without optimizations. If that fails, each half
-        of the wanted tensors is computed apart, and so on; what ONNX Runtime cannot compute alone is
-        computed by the reference evaluator, unless it killed its process. What failed is not tried again.
+        of the wanted tensors is computed apart, and so on. What ONNX Runtime has no kernel for is computed
+        by the reference evaluator; what fails when it runs, such as a division by zero, is not, for it
+        would be given a value that it never has. What failed is not tried again.
 
         Args:
             model: the model that the nodes are part of; gives the versions.
@@ -80,7 +84,7 @@ class Evaluator:
         until: float,
     ) -> np.ndarray | str:
         """One tensor by the reference evaluator, or why there is none."""
-        if not isinstance(error, NativeDeathError):
+        if isinstance(error, _UnsupportedError):
             try:
                 return self._run(model, nodes, [tensor], "reference", until)[0]
             except NativeDeathError as death:
@@ -104,10 +108,23 @@ class Evaluator:
                 f"no time is left of the {self.seconds:g} s for computing constants"
             )
         data = constant_model(model, nodes, wanted).SerializeToString()
-        answers = self.native.call("evaluate", data, backend, seconds=seconds)
+        try:
+            self.native.call("open", "constants", data, backend, seconds=seconds)
+        except NativeDeathError:
+            raise
+        except NativeError as error:
+            if OBJECTION in error.what:
+                raise
+            raise _UnsupportedError(error.what) from None
+        answers = self.native.call("run", "constants", {}, seconds=seconds)
+        self.native.call("close", "constants")
         if not all(isinstance(answer, np.ndarray | np.generic) for answer in answers):
             raise NativeError("the value is not a tensor")
         return [np.asarray(answer) for answer in answers]
+
+
+class _UnsupportedError(NativeError):
+    """A runtime has no kernel for some node."""
 
 
 def _key(tensor: gs.Tensor) -> tuple[int, str]:

@@ -40,6 +40,11 @@ class Native:
         self.generation = 0
         self._child: _Child | None = None
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process that served the last request still stands."""
+        return self._child is not None
+
     def call(self, task: str, *args: Any, seconds: float | None = None, **kwargs: Any) -> Any:
         """Ask for one of the ``Tasks``.
 

@@ -14,6 +14,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphopt.ir.graph import Constant
 from graphopt.ir.surgery import Scope, redirect
 from graphopt.pass_base import Context, Edit, Pass, Skip
@@ -58,7 +60,8 @@ def _constants(root: Scope) -> list[Constant]:
 def _merge(group: list[Constant]) -> Iterator[Edit]:
     first: dict[bytes, Constant] = {}
     for constant in group:
-        digest = hashlib.sha256(constant.values.tobytes()).digest()
+        raw = np.ascontiguousarray(constant.values).reshape(-1).view(np.uint8)
+        digest = hashlib.sha256(raw.data).digest()
         kept = first.setdefault(digest, constant)
         if kept is not constant:
             redirect(constant, kept)

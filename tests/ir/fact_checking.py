@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
+import onnxruntime
+from onnx import parser
 
-from graphopt.ir.inference import Facts
-from graphopt.numerics.dims import Dim, Expr, evaluate, symbols
+from graphopt.ir.inference import Facts, infer
+from graphopt.ir.model import Model
+from graphopt.numerics.dims import Dim, Expr, evaluate, symbol, symbols
+
+N = symbol("x[0]", 1)
 
 
 class Binding:
@@ -73,3 +79,44 @@ def claim_all(
             for entry, number in zip(fact.value.flat, array.flat, strict=True):
                 assert number == int(number), f"{name}: {number}"
                 binding.claim(entry, int(number), f"{name}: {fact.value}")
+
+
+def load(text: str, opset: int = 17) -> Model:
+    head = f'<ir_version: 9, opset_import: ["" : {opset}, "local" : 1]>\n'
+    return Model.load(parser.parse_model(head + text))
+
+
+def named(model: Model) -> dict[str, gs.Tensor]:
+    found = {tensor.name: tensor for tensor in model.graph.inputs}
+    pending = [model.graph]
+    while pending:
+        graph = pending.pop()
+        for node in graph.nodes:
+            found |= {tensor.name: tensor for tensor in node.outputs}
+            pending += [a for a in node.attrs.values() if isinstance(a, gs.Graph)]
+    return found
+
+
+def facts_of(text: str, opset: int = 17) -> tuple[Facts, dict[str, gs.Tensor]]:
+    model = load(text, opset)
+    return infer(model.graph, model.functions), named(model)
+
+
+def check(text: str, *runs: dict[str, np.ndarray], opset: int = 17) -> None:
+    """Run the model with all tensors of the main graph exposed and check every fact."""
+    model = load(text, opset)
+    facts, tensors = infer(model.graph, model.functions), named(model)
+    proto = parser.parse_model(f'<ir_version: 9, opset_import: ["" : {opset}]>\n' + text)
+    outer = {t.name for node in model.graph.nodes for t in node.outputs if t.name}
+    outer -= {info.name for info in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(outer))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+    names = [entry.name for entry in session.get_outputs()]
+    for feed in runs:
+        binding = Binding()
+        values = {**feed, **dict(zip(names, session.run(names, feed), strict=True))}
+        claim_all(facts, [(tensors[name], a) for name, a in values.items()], binding, "run")
+        assert binding.verify() == 0

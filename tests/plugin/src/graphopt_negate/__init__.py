@@ -14,7 +14,9 @@ from graphopt import Context, Edit, Pass, Skip
 from graphopt.ir.pattern import Any, Op, find
 from graphopt.ir.surgery import Scope, constant, new_constant, replace
 
-NEGATED_PRODUCT = Op("Neg", name="neg", inputs=(Op("Mul", name="mul", inputs=(Any("x"), Any("c", constant=True))),))
+NEGATED_PRODUCT = Op(
+    "Neg", name="neg", inputs=(Op("Mul", name="mul", inputs=(Any("x"), Any("c", constant=True))),)
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,9 @@ class MergeNegations(Pass):
 
     name = "merge-negations"
 
-    largest: int = field(default=1 << 20, metadata={"help": "elements of the largest constant to change"})
+    largest: int = field(
+        default=1 << 20, metadata={"help": "elements of the largest constant to change"}
+    )
 
     def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
