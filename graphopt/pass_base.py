@@ -13,7 +13,7 @@ import abc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeVar, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -82,6 +82,8 @@ class Limits:
     request_seconds: float = 300.0
 
 
+T = TypeVar("T")
+
 FREE_BYTES = 64
 """Bytes that a constant may take in the place of a node whatever the budget says."""
 
@@ -112,6 +114,7 @@ class Context:
     vetoed: frozenset[int] = frozenset()
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
     _tried: set[tuple[str, int]] = field(default_factory=set)
+    _analyses: dict[tuple[str, int], object] = field(default_factory=dict)
 
     def nodes(self, graph: Scope, *ops: str) -> Iterator[Node]:
         """The nodes of the standard domain in one scope, in topological order.
@@ -152,9 +155,23 @@ class Context:
         self._tried.add(key)
         return True
 
+    def analysis(self, name: str, graph: Scope, compute: Callable[[], T]) -> T:
+        """What is known of a scope as a whole, computed when first asked for after a change.
+
+        Args:
+            name: of the analysis.
+            graph: the scope.
+            compute: makes it.
+        """
+        key = (name, id(graph))
+        if key not in self._analyses:
+            self._analyses[key] = compute()
+        return cast("T", self._analyses[key])
+
     def refresh(self, facts: Facts | None = None) -> None:
         """Look at the graphs anew, after they changed."""
         self._index.clear()
+        self._analyses.clear()
         if facts is not None:
             self.facts = facts
             self._tried.clear()

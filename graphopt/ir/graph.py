@@ -82,7 +82,8 @@ class Stored(LazyValues):
         """Bytes that the values take in the file, packed types packed, indices of sparse ones included."""
         if isinstance(self.tensor, onnx.SparseTensorProto):
             count = math.prod(self.tensor.values.dims)
-            return (count * self.bits + 7) // 8 + 8 * math.prod(self.tensor.indices.dims)
+            indices = math.prod(self.tensor.indices.dims)
+            return int((count * self.bits + 7) // 8 + 8 * indices)
         count = int(np.prod(self.shape, dtype=object)) if self.shape else 1
         return (count * self.bits + 7) // 8
 

@@ -268,8 +268,11 @@ def _require_opset(proto: onnx.ModelProto) -> int:
     if opset is None and all(node.domain not in STANDARD_DOMAINS for node in proto.graph.node):
         return 1
     if opset is None or opset < 1:
+        said = (
+            "does not import a version" if opset is None else f"says that it uses version {opset}"
+        )
         raise ModelError(
-            f"the model does not say which version of the ONNX operators it uses ({opset})",
+            f"the model {said} of the ONNX operators",
             "It must import an operator set of version 1 or higher",
         )
     if opset > onnx.defs.onnx_opset_version():

@@ -18,10 +18,19 @@ from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 from graphopt.errors import ModelError, printable
 from graphopt.ir.graph import element_bits
 
-_HIDDEN = frozenset({"training_info", "sparse_initializer", "sparse_tensor", "sparse_tensors", "tensors"})
+_HIDDEN = frozenset(
+    {"training_info", "sparse_initializer", "sparse_tensor", "sparse_tensors", "tensors"}
+)
 """Fields below which a tensor must hold its own data."""
 
-_TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+_TYPED_FIELDS = (
+    "float_data",
+    "int32_data",
+    "string_data",
+    "int64_data",
+    "double_data",
+    "uint64_data",
+)
 
 
 def screen(proto: onnx.ModelProto) -> None:
@@ -42,7 +51,9 @@ def screen(proto: onnx.ModelProto) -> None:
             if field.type == field.TYPE_STRING:
                 texts = (value,) if isinstance(value, str | bytes) else value
                 if not all(isinstance(text, str) for text in texts):
-                    raise ModelError(f"the field {field.full_name} holds bytes that are not UTF-8 text")
+                    raise ModelError(
+                        f"the field {field.full_name} holds bytes that are not UTF-8 text"
+                    )
             elif field.type == field.TYPE_MESSAGE:
                 below = hidden or field.name in _HIDDEN
                 entries = (value,) if isinstance(value, Message) else value
@@ -50,7 +61,8 @@ def screen(proto: onnx.ModelProto) -> None:
 
 
 def _screen_tensor(tensor: TensorProto, hidden: bool) -> None:
-    if not isinstance(tensor.name, str) or not isinstance(tensor.doc_string, str):
+    texts: tuple[object, ...] = (tensor.name, tensor.doc_string)
+    if not all(isinstance(text, str) for text in texts):
         raise ModelError("the name or description of a tensor is not UTF-8 text")
     name = printable(tensor.name)
     if any(dim < 0 for dim in tensor.dims):
@@ -73,7 +85,9 @@ def _screen_sparse(sparse: SparseTensorProto) -> None:
     count, shape = math.prod(sparse.values.dims), list(sparse.dims)
     fits = list(sparse.indices.dims) in ([count], [count, len(shape)])
     if not fits or sparse.indices.data_type != TensorProto.INT64 or any(dim < 0 for dim in shape):
-        raise ModelError(f"the indices of the sparse tensor {name!r} do not fit its values and shape")
+        raise ModelError(
+            f"the indices of the sparse tensor {name!r} do not fit its values and shape"
+        )
     indices = numpy_helper.to_array(sparse.indices)
     rows = [tuple(row) for row in indices.reshape(count, -1).tolist()]
     ends = [math.prod(shape)] if indices.ndim == 1 else shape

@@ -37,6 +37,8 @@ _OTHER_FLOATS = 2.5e-1
 """For the 8- and 4-bit floats, whose neighbours lie up to a quarter apart."""
 
 
+_TINY = float(np.finfo(np.float64).tiny)
+
 JITTER_ULPS = 8
 """Units of the last place by which ``jitter`` moves numbers at most."""
 
@@ -58,7 +60,8 @@ class Difference:
     Attributes:
         equal: whether they count as equal.
         largest: the largest absolute difference of finite elements.
-        relative: the largest difference in units of the tolerance's scale; 0 for equal arrays.
+        relative: the largest difference as the relative part of the tolerance counts it; 0 for equal
+            arrays.
         why: what is wrong, in words; empty where they count as equal.
     """
 
@@ -135,9 +138,9 @@ def _floats(reference: np.ndarray, candidate: np.ndarray, noise: float) -> Diffe
         return Difference(True)
     with np.errstate(over="ignore"):
         scale = np.abs(a) + float(np.sqrt(np.mean(np.square(a))))
-    tiny = float(np.finfo(np.float64).tiny)
-    worst = float((gap / np.maximum(scale, tiny)).max())
-    if bool((gap <= relative * scale + _floor(reference.dtype) + NOISE_FACTOR * noise).all()):
+        scale = np.maximum(scale + _floor(reference.dtype) / relative, _TINY)
+    worst = float((gap / scale).max())
+    if bool((gap <= relative * scale + NOISE_FACTOR * noise).all()):
         return Difference(True, largest, worst)
     return Difference(False, largest, worst, f"off by up to {largest:.3g} ({worst:.2g} relative)")
 

@@ -35,6 +35,9 @@ SEARCH_SECONDS = 30.0
 MAX_DEATHS = 3
 """Processes that a model may kill while inputs are looked for."""
 
+CRASH_SECONDS = 2.0
+"""How long a crash takes at most; what takes longer hung, and would hang again."""
+
 MAX_RANK = 32
 """Dimensions that an array may have in every version of numpy."""
 
@@ -248,12 +251,13 @@ class _Trials:
         feeds = draw(self.inputs, plan, seed + self.refused)
         if feeds is None:
             return None, "an input would be too large"
+        began = time.monotonic()
         try:
             return Sample(feeds, self.run(feeds)), ""
         except NativeDeathError as error:
             self.deaths += 1
             self.refused += 1
-            if self.deaths >= MAX_DEATHS or self._spent() > SEARCH_SECONDS / 4:
+            if self.deaths >= MAX_DEATHS or time.monotonic() - began > CRASH_SECONDS:
                 raise
             return None, error.what
         except NativeError as error:

@@ -9,7 +9,8 @@ For integers the lowest and highest value of the type take the place of the infi
 counts as ``x`` though it turns -0.0 into +0.0: the two are equal numbers.
 
 Refuses: a neutral constant that may broadcast x to a larger shape; a Clip of floats that leaves out
-a bound, for it then limits infinities to the largest finite number.
+a bound, for it then limits infinities to the largest finite number; the scale of 1 or shift of 0 of a
+written-out normalization, which runtimes look for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from graphopt.ir.arguments import feeding, keeps_shape
 from graphopt.ir.graph import Node
 from graphopt.ir.surgery import Scope, bypass, input_or_none, splat
 from graphopt.pass_base import Context, Edit, Pass, Skip
+from graphopt.passes.folding._idioms import in_idiom
 
 NEUTRAL = {
     "Add": 0,
@@ -61,7 +63,7 @@ class EliminateNoopArithmetic(Pass):
         ops = {*NEUTRAL, *VARIADIC, *INVOLUTIONS, "Clip"}
         for node in context.nodes(graph, *sorted(ops)):
             source, others = _source(node, int(graph.opset), context)
-            if source is None:
+            if source is None or in_idiom(node, context):
                 continue
             if not keeps_shape(source, others, context.facts):
                 yield Skip(node, "its neutral constant may broadcast the input to a larger shape")

@@ -10,7 +10,8 @@ alone and a shift does not. A scale may go into several layers, if nothing else 
 
 Refuses: a constant that varies along another axis than the input channels, or that makes ``x``
 larger, or may; division by zero; a reader that is no layer; weights that are not constant, or
-shared; a bias that is computed at run time.
+shared; a bias that is computed at run time; a part of a written-out normalization or Gelu, which runtimes
+look for.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from graphopt.passes.folding._absorption import (
 )
 from graphopt.passes.folding._affine_maps import AffineMap, affine_map, constant_operand
 from graphopt.passes.folding._folded_constants import owned, rounded, spend
+from graphopt.passes.folding._idioms import in_idiom
 from graphopt.passes.folding._linear_layers import (
     CONVOLUTIONS,
     PRODUCTS,
@@ -52,7 +54,7 @@ class FoldAffineForward(Pass):
     def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
         for node in context.nodes(graph, "Mul", "Div", "Add", "Sub"):
-            if constant_operand(node) is None:
+            if constant_operand(node) is None or in_idiom(node, context):
                 continue
             outcome = (
                 absorb_before(node, LAYERS, context)

@@ -76,7 +76,9 @@ class _Plan:
         inside: set[int] = set()
         for node in reversed(candidates):
             outputs = [t for t in node.outputs if t.name and is_used(t)]
-            ends = [t for t in outputs if t.is_output or any(id(u) not in inside for u in t.outputs)]
+            ends = [
+                t for t in outputs if t.is_output or any(id(u) not in inside for u in t.outputs)
+            ]
             if ends:
                 why = self._too_large(node, outputs)
                 if why:
@@ -109,7 +111,9 @@ class _Plan:
             if size is None:
                 return "the size of the result is not known beforehand"
             if size > self.context.limits.fold_bytes:
-                return f"the result takes {size} bytes, the limit is {self.context.limits.fold_bytes}"
+                return (
+                    f"the result takes {size} bytes, the limit is {self.context.limits.fold_bytes}"
+                )
             made += size
         freed, decodes = self._freed(node)
         if made > freed and decodes:

@@ -6,7 +6,7 @@ The bias may be the C of a Gemm, or an Add or Sub of a constant behind a MatMul.
 
 Refuses: a constant that varies along another axis than the last or makes the result larger;
 division by zero; weights that are not constant floats, or shared; a product with a second user; a
-bias that is not constant.
+bias that is not constant; a part of a written-out normalization or Gelu, which runtimes look for.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from graphopt.pass_base import Context, Edit, Pass, Skip
 from graphopt.passes.folding._absorption import absorb_after
 from graphopt.passes.folding._affine_maps import AffineMap, affine_map, constant_operand
 from graphopt.passes.folding._folded_constants import owned, rounded, spend
+from graphopt.passes.folding._idioms import in_idiom
 from graphopt.passes.folding._linear_layers import PRODUCTS, cannot_become, install, linear_layer
 
 
@@ -34,6 +35,8 @@ class FoldMatmulScale(Pass):
     def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
         for node in context.nodes(graph, "Mul", "Div"):
+            if in_idiom(node, context):
+                continue
             outcome = absorb_after(node, PRODUCTS, context) or _past_bias(node, context)
             if outcome is not None:
                 yield outcome

@@ -26,6 +26,7 @@ from graphopt.pass_base import Context, Edit, Pass, Skip
 from graphopt.passes.folding._scalar_expressions import (
     ACTIVATION_TYPES,
     Expression,
+    Factor,
     become,
     close,
     factor_of,
@@ -51,16 +52,31 @@ class FuseGelu(Pass):
         if int(graph.opset) < GELU_OPSET:
             return
         for node in outermost_first(context.nodes(graph, "Mul", "Div")):
-            dtype = context.facts.dtype(node.outputs[0])
-            if dtype is not None and dtype.name in ACTIVATION_TYPES and _fuse(node, dtype, context):
+            found = written_gelu(node, context)
+            if found is not None:
+                become(node, "Gelu", [found.x], found.attrs, found.factor)
                 yield Edit(node, "was the end of a Gelu")
 
 
-def _fuse(node: Node, dtype: np.dtype, context: Context) -> bool:
+@dataclass(frozen=True)
+class WrittenGelu:
+    """A Gelu that is written out: its argument, its kind, what it is multiplied by, its nodes."""
+
+    x: gs.Tensor
+    attrs: dict[str, object]
+    factor: Factor
+    nodes: list[Node]
+
+
+def written_gelu(node: Node, context: Context) -> WrittenGelu | None:
+    """Read the Gelu whose last node is ``node``, a Mul or Div; None where there is none."""
+    dtype = context.facts.dtype(node.outputs[0])
+    if dtype is None or dtype.name not in ACTIVATION_TYPES:
+        return None
     seen = Expression()
     scale, leaves = factors(node.outputs[0], None, seen)
     if len(leaves) != 2:
-        return False
+        return None
     for (x, _), (gate, reader) in (leaves, leaves[::-1]):
         inside = Expression(list(seen.nodes), seen.rank)
         core, below, slope, offset = line(gate, reader, inside)
@@ -71,9 +87,8 @@ def _fuse(node: Node, dtype: np.dtype, context: Context) -> bool:
         if not _is_argument(made, x, inside, dtype) or not inside.keeps_shape(x, context):
             continue
         attrs: dict[str, object] = {} if made.op == "Erf" else {"approximate": "tanh"}
-        become(node, "Gelu", [x], attrs, factor_of(2 * scale * slope, dtype))
-        return True
-    return False
+        return WrittenGelu(x, attrs, factor_of(2 * scale * slope, dtype), inside.nodes)
+    return None
 
 
 def _is_argument(made: Node, x: gs.Tensor, seen: Expression, dtype: np.dtype) -> bool:

@@ -13,7 +13,8 @@ divided.
 
 Refuses: a chain that would not get shorter; an inner result that is used elsewhere; constants that
 would take more bytes; a factor so large or small that the order decides about overflow; sums that
-cancel, as in (x + 1e8) - 1e8, which rounds x.
+cancel, as in (x + 1e8) - 1e8, which rounds x; a part of a written-out normalization or Gelu, which runtimes
+look for.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from graphopt.ir.arguments import feeding, keeps_shape
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.surgery import Scope, bypass, insert, new_constant, new_tensor, replace
 from graphopt.pass_base import Context, Edit, Pass, Skip
+from graphopt.passes.folding._idioms import in_idiom
 
 AFFINE = ("Add", "Sub", "Mul", "Div", "Neg")
 TYPES = frozenset({"float16", "float32", "float64", "int32", "int64"})
@@ -48,9 +50,11 @@ class MergeAffine(Pass):
     def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
         for node in reversed(list(context.nodes(graph, *AFFINE))):
-            if node.dead:
+            if node.dead or in_idiom(node, context):
                 continue
             chain = _chain(node, context)
+            idiom = next((i for i, step in enumerate(chain) if in_idiom(step.node, context)), None)
+            chain = chain[:idiom]
             why = ""
             for length in range(len(chain), 1, -1):
                 why = _merge(chain[:length], context)

@@ -55,7 +55,9 @@ class MergeCommonSubexpressions(Pass):
 def _mergeable(node: Node) -> bool:
     if not deterministic(node.op) or node.op == "Constant" or not node.outputs:
         return False
-    return node.op not in TRAINING_OPS or len(node.inputs) <= 2 or not node.attrs.get("training_mode")
+    return (
+        node.op not in TRAINING_OPS or len(node.inputs) <= 2 or not node.attrs.get("training_mode")
+    )
 
 
 def _key(node: Node) -> Key | None:
@@ -75,7 +77,9 @@ def _hashable(value: object) -> object | None:
     """An attribute's value as a key; None where it cannot be one."""
     if isinstance(value, int | float | str | bytes):
         return (type(value).__name__, value)
-    if isinstance(value, list) and all(isinstance(entry, int | float | str | bytes) for entry in value):
+    if isinstance(value, list) and all(
+        isinstance(entry, int | float | str | bytes) for entry in value
+    ):
         return ("list", tuple(value))
     if isinstance(value, Constant) and value.dtype != object and value.nbytes <= 1024:
         return (value.dtype.name, value.shape, value.values.tobytes())

@@ -66,4 +66,3 @@ def _merge(group: list[Constant]) -> Iterator[Edit]:
         if kept is not constant:
             redirect(constant, kept)
             yield Edit(constant.name, f"equal to {kept.name}; {constant.nbytes} bytes")
-

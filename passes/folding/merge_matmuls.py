@@ -3,7 +3,7 @@
     (x W1 + b1) W2 + b2 = x (W1 W2) + (b1 W2 + b2)
 
 Refuses: more weights, and so more multiplications, than before: low-rank factors stay; stacks of
-weights; weights or a C that are not constant, or a C that varies by row; a transposed x; shared
+weights; weights so large that merging them would take long; weights or a C that are not constant, or a C that varies by row; a transposed x; shared
 weights; a first product with a second user.
 """
 
@@ -19,6 +19,10 @@ from graphopt.ir.surgery import Scope, input_or_none, new_constant, producer, re
 from graphopt.pass_base import Context, Edit, Pass, Skip
 from graphopt.passes.folding._folded_constants import owned, rounded, spend
 from graphopt.passes.folding._linear_layers import PRODUCTS, SHARED, LinearLayer, linear_layer
+
+
+MAX_MACS = 1 << 31
+"""Multiply-accumulates that computing the merged weights may take: a second or so."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def _mergeable(first: LinearLayer, second: LinearLayer) -> bool:
         if not layer.known_bias or _row(layer) is None:
             return False
     inner = first.outputs
-    if second.inputs != inner:
+    if second.inputs != inner or first.inputs * inner * second.outputs > MAX_MACS:
         return False
     return first.inputs * second.outputs <= inner * (first.inputs + second.outputs)
 

@@ -6,6 +6,7 @@ entry point runs.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -18,6 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import graphopt.cli
+import graphopt.optimizer
+import graphopt.report.terminal
+from graphopt.registry import builtin_passes
+
+builtin_passes()
 
 INFINITE = resource.RLIM_INFINITY
 
@@ -88,6 +94,7 @@ def _become(
 ) -> None:
     """The life of the child; does not return."""
     code = 99
+    faulthandler.disable()
     try:
         os.setsid()
         os.chdir(folder)

@@ -72,7 +72,9 @@ def _register(group: str, codes: frozenset[int], params: Iterable[Any] | None, *
             CASES.append(Case(name, group, make, codes, **more))
         else:
             for value in params:
-                label, rest = (value[0], value[1:]) if isinstance(value, tuple) else (value, (value,))
+                label, rest = (
+                    (value[0], value[1:]) if isinstance(value, tuple) else (value, (value,))
+                )
                 bound = partial(_call, make, rest)
                 CASES.append(Case(f"{name}[{label}]", group, bound, codes, **more))
         return make
@@ -114,9 +116,7 @@ def place(case: Case, folder: Path) -> Path:
 
 def text(body: str, opset: int = 21, ir: int = 10, imports: str = "") -> onnx.ModelProto:
     """A model from the text format."""
-    return parser.parse_model(
-        f'<ir_version: {ir}, opset_import: ["" : {opset}{imports}]>\n{body}'
-    )
+    return parser.parse_model(f'<ir_version: {ir}, opset_import: ["" : {opset}{imports}]>\n{body}')
 
 
 def value(name: str, kind: int, shape: Any = None) -> onnx.ValueInfoProto:
@@ -149,7 +149,9 @@ def floats(name: str, *shape: int, seed: int = 0) -> onnx.TensorProto:
 
 def simple() -> onnx.ModelProto:
     """A small ordinary model: two matrix products with a bias, 400 bytes of weights."""
-    made = text("g (float[N,4] x) => (float[N,3] y) { h = MatMul(x, w) r = Relu(h) m = MatMul(r, v) y = Add(m, b) }")
+    made = text(
+        "g (float[N,4] x) => (float[N,3] y) { h = MatMul(x, w) r = Relu(h) m = MatMul(r, v) y = Add(m, b) }"
+    )
     made.graph.initializer.extend([floats("w", 4, 8), floats("v", 8, 3), floats("b", 3)])
     # The imports last, so that the file is useless wherever it is cut.
     return made

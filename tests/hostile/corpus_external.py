@@ -100,7 +100,7 @@ KEYS: dict[str, dict[str, str]] = {
     "offset_empty": {"offset": ""},
     "offset_hex": {"offset": "0x10"},
     "offset_float": {"offset": "1.0"},
-    "offset_arabic": {"offset": "١"},
+    "offset_arabic": {"offset": "\u0661"},
     "offset_overflow": {"offset": str(1 << 64)},
     "offset_wraps": {"offset": str((1 << 63) - 1)},
     "length_beyond": {"length": "1000000"},

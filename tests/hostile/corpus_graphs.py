@@ -43,10 +43,15 @@ def constant_if_is_the_output(_: Path) -> Made:
 
 
 def _deep(depth: int, constant: bool) -> onnx.ModelProto:
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["r0"])], "g0", [], [value("r0", T.FLOAT, [2])])
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["r0"])], "g0", [], [value("r0", T.FLOAT, [2])]
+    )
     for level in range(1, depth + 1):
         other = helper.make_graph(
-            [helper.make_node("Exp", ["x"], [f"o{level}"])], f"o{level}", [], [value(f"o{level}", T.FLOAT, [2])]
+            [helper.make_node("Exp", ["x"], [f"o{level}"])],
+            f"o{level}",
+            [],
+            [value(f"o{level}", T.FLOAT, [2])],
         )
         node = helper.make_node("If", ["c"], [f"r{level}"], then_branch=graph, else_branch=other)
         graph = helper.make_graph([node], f"g{level}", [], [value(f"r{level}", T.FLOAT, [2])])
@@ -72,9 +77,12 @@ def deep_constant_ifs(_: Path, depth: int) -> Made:
 @accept()
 def loop_with_captures(_: Path) -> Made:
     return text(
-        "g (float[2] x) => (float[2] y, float[K,2] s) { n = Constant<value = int64 {3}>() c = Constant<value = bool {1}>() "
-        "w = Neg(x) y, s = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] v) => (bool co, float[2] u, float[2] z) "
-        "{ co = Identity(ci) k = Constant<value = float {2.0}>() d = Mul(v, k) u = Add(d, w) z = Identity(u) }> }"
+        "g (float[2] x) => (float[2] y, float[K,2] s) { n = Constant<value = int64 {3}>() c = "
+        "Constant<value = bool {1}>() "
+        "w = Neg(x) y, s = Loop (n, c, x) <body = b (int64 i, bool ci, float[2] v) => (bool co, "
+        "float[2] u, float[2] z) "
+        "{ co = Identity(ci) k = Constant<value = float {2.0}>() d = Mul(v, k) u = Add(d, w) z = "
+        "Identity(u) }> }"
     )
 
 
@@ -115,7 +123,8 @@ def body_initializer_is_captured(_: Path) -> Made:
 def nested_functions(_: Path) -> Made:
     return text(
         "g (float[2] x) => (float[2] y) { y = local.outer(x) }\n"
-        f'<domain: "local", opset_import: ["" : 21{LOCAL}]> outer (p) => (q) {{ r = local.inner(p) q = Relu(r) }}\n'
+        f'<domain: "local", opset_import: ["" : 21{LOCAL}]> outer (p) => (q) '
+        f"{{ r = local.inner(p) q = Relu(r) }}\n"
         '<domain: "local", opset_import: ["" : 21]> inner (p) => (q) { q = Neg(p) }',
         imports=LOCAL,
     )
@@ -160,7 +169,8 @@ def function_of_another_opset(_: Path) -> Made:
 def many_functions(_: Path, count: int) -> Made:
     calls = " ".join(f"x{i + 1} = local.f{i}(x{i})" for i in range(count))
     bodies = "\n".join(
-        f'<domain: "local", opset_import: ["" : 21]> f{i} (p) => (q) {{ q = Neg(p) }}' for i in range(count)
+        f'<domain: "local", opset_import: ["" : 21]> f{i} (p) => (q) {{ q = Neg(p) }}'
+        for i in range(count)
     )
     return text(f"g (float[2] x0) => (float[2] x{count}) {{ {calls} }}\n{bodies}", imports=LOCAL)
 
@@ -191,24 +201,32 @@ def initializer_is_the_output(_: Path) -> Made:
 
 @accept()
 def constant_outputs(_: Path) -> Made:
-    made = text("g (float[2] x) => (float[2] y, float[2] z, float[2] w) { y = Neg(w) z = Identity(w) }")
+    made = text(
+        "g (float[2] x) => (float[2] y, float[2] z, float[2] w) { y = Neg(w) z = Identity(w) }"
+    )
     made.graph.initializer.append(floats("w", 2))
     return made
 
 
 @accept()
 def outputs_that_are_equal(_: Path) -> Made:
-    return text("g (float[2] x) => (float[2] y, float[2] z, float[2] i) { y = Neg(x) z = Neg(x) i = Identity(x) }")
+    return text(
+        "g (float[2] x) => (float[2] y, float[2] z, float[2] i) { y = Neg(x) z = Neg(x) i = Identity(x) }"
+    )
 
 
 @accept()
 def unused_inputs(_: Path) -> Made:
-    return text("g (float[2] x, int64[N] unused, string s) => (float[2] y) { y = Neg(x) d = Exp(x) }")
+    return text(
+        "g (float[2] x, int64[N] unused, string s) => (float[2] y) { y = Neg(x) d = Exp(x) }"
+    )
 
 
 @accept(feeds={"x": np.array(1, np.float32), "e": np.ones((0, 3), np.float32)})
 def scalars_and_empty_tensors(_: Path) -> Made:
-    made = text("g (float x, float[0,3] e) => (float y, float[A,3] z) { y = Neg(x) z = Concat<axis = 0>(e, w, e) }")
+    made = text(
+        "g (float x, float[0,3] e) => (float y, float[A,3] z) { y = Neg(x) z = Concat<axis = 0>(e, w, e) }"
+    )
     made.graph.initializer.append(floats("w", 0, 3))
     return made
 
@@ -274,7 +292,10 @@ def nodes_out_of_order(_: Path) -> Made:
 
 @accept()
 def sequence_types(_: Path) -> Made:
-    return text("g (seq(float[2]) s, int64 i) => (float[2] y, seq(float[2]) t) { y = SequenceAt(s, i) t = SequenceInsert(s, y) }")
+    return text(
+        "g (seq(float[2]) s, int64 i) => (float[2] y, seq(float[2]) t) { y = SequenceAt(s, i) t = "
+        "SequenceInsert(s, y) }"
+    )
 
 
 @accept()
@@ -300,7 +321,10 @@ def map_type(_: Path) -> Made:
 
 @accept(runs=False)
 def custom_operator(_: Path) -> Made:
-    made = text("g (float[2] x) => (float[2] y) { a = custom.Thing<k = 3>(x) y = Relu(a) }", imports=', "custom" : 99')
+    made = text(
+        "g (float[2] x) => (float[2] y) { a = custom.Thing<k = 3>(x) y = Relu(a) }",
+        imports=', "custom" : 99',
+    )
     made.graph.node[0].attribute.append(helper.make_attribute("raw", b"\xff\x00"))
     return made
 
@@ -326,46 +350,7 @@ def both_names_of_the_domain(_: Path, on_node: bool) -> Made:
 def omitted_inputs_and_outputs(_: Path) -> Made:
     made = text(
         "g (float[1,4] x) => (float[N,4] y, int64[M] u) { m = Constant<value = float {0.5}>() "
-        'y = Clip(x, , m) f = Reshape(x, s) a, , , u = Unique<sorted = 1>(f) }'
+        "y = Clip(x, , m) f = Reshape(x, s) a, , , u = Unique<sorted = 1>(f) }"
     )
     made.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1]), "s"))
-    return made
-
-
-NAMES = {
-    "ansi": "\x1b[31mred\x1b]0;owned\x07",
-    "html": "<script>alert(1)</script>",
-    "format": "%s%n{0}{x.__class__}$(touch pwned)",
-    "unicode": "入力_ß_🙂",
-    "bidi": "a\u202eb\u200b",
-    "newline": "a\nb\rc\td",
-    "long": "n" * 100_000,
-    "quote": "'\"`\\",
-    "path": "../../etc/passwd",
-    "markup": "[bold red]x[/] [link=file:///]",
-}
-
-
-@accept(NAMES)
-def names(_: Path, kind: str) -> Made:
-    name = NAMES[kind]
-    made = text("g (float[2] x) => (float[2] y) { a = Neg(x) b = Identity(a) c = Add(b, w) d = Add(b, w) e = Mul(c, d) y = Relu(e) }")
-    made.graph.initializer.append(floats("w", 2))
-    made.graph.name = name
-    for node in made.graph.node:
-        node.name = name + node.output[0]
-        for field in (node.input, node.output):
-            field[:] = [name + entry for entry in field]
-    for info in (*made.graph.input, *made.graph.output):
-        info.name = name + info.name
-    made.graph.initializer[0].name = name + "w"
-    return made
-
-
-@accept((("all_nodes", "h"), ("tensors", "")))
-def same_names(_: Path, name: str) -> Made:
-    """All nodes have one name, or each has that of a tensor."""
-    made = simple()
-    for node in made.graph.node:
-        node.name = name or node.output[0]
     return made

@@ -103,7 +103,8 @@ BODIES = {
     "else_branch = e () => (float[2] b) { b = Neg(x) }>",
     "if_of_floats": "y = If (x) <then_branch = t () => (float[2] a) { a = Neg(x) }, "
     "else_branch = e () => (float[2] b) { b = Neg(x) }>",
-    "branches_return_nothing": "y = If (c) <then_branch = t () => () { a = Neg(x) }, else_branch = e () => () { b = Neg(x) }>",
+    "branches_return_nothing": "y = If (c) <then_branch = t () => () { a = Neg(x) }, else_branch = e "
+                               "() => () { b = Neg(x) }>",
     "branch_reads_the_other": "y = If (c) <then_branch = t () => (float[2] a) { a = Neg(b) }, "
     "else_branch = e () => (float[2] b) { b = Neg(x) }>",
     "outer_reads_inner": "z = If (c) <then_branch = t () => (float[2] a) { a = Neg(x) }, "
@@ -119,7 +120,8 @@ BODIES = {
 @refuse(params=BODIES)
 def broken_body(_: Path, kind: str) -> Made:
     return text(
-        f"g (float[2] x, bool c) => (float[A] y) {{ k = Constant<value = float[1,1] {{1}}>() {BODIES[kind]} }}"
+        f"g (float[2] x, bool c) => (float[A] y) "
+        f"{{ k = Constant<value = float[1,1] {{1}}>() {BODIES[kind]} }}"
     )
 
 
@@ -131,7 +133,8 @@ FUNCTIONS = {
         FUNCTION + f"{a} (p) => (q) {{ q = local.{b}(p) }}" for a, b in (("f", "h"), ("h", "i"), ("i", "f"))
     ),
     "recursion_in_a_body": FUNCTION + "f (p) => (q) { k = Constant<value = bool {1}>() q = If (k) "
-    "<then_branch = t () => (float[2] a) { a = local.f(p) }, else_branch = e () => (float[2] b) { b = Neg(p) }> }",
+    "<then_branch = t () => (float[2] a) { a = local.f(p) }, else_branch = e () => (float[2] b) { b "
+    "= Neg(p) }> }",
     "twice": FUNCTION + "f (p) => (q) { q = Neg(p) }\n" + FUNCTION + "f (p) => (q) { q = Exp(p) }",
     "undefined_input": FUNCTION + "f (p) => (q) { q = Neg(z) }",
     "undefined_output": FUNCTION + "f (p) => (q) { r = Neg(p) }",
@@ -143,13 +146,17 @@ FUNCTIONS = {
 
 @refuse(params=FUNCTIONS)
 def broken_function(_: Path, kind: str) -> Made:
-    return text("g (float[2] x) => (float[2] y) { y = local.f(x) }\n" + FUNCTIONS[kind], imports=LOCAL)
+    return text(
+        "g (float[2] x) => (float[2] y) { y = local.f(x) }\n" + FUNCTIONS[kind], imports=LOCAL
+    )
 
 
 @refuse(params=(60, 300))
 def nested_deeply(_: Path, depth: int) -> Made:
     """Branches in branches, written as bytes since protobuf refuses to build them."""
-    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["r"])], "g", [], [value("r", T.FLOAT, [2])])
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["r"])], "g", [], [value("r", T.FLOAT, [2])]
+    )
     data = graph.SerializeToString()
     for _level in range(depth):
         branch = helper.make_attribute("then_branch", 1)
@@ -211,7 +218,7 @@ def sparse_of_4_gib(_: Path) -> Made:
     return made
 
 
-@either((10, 25), arguments=QUICK)
+@either((10,), arguments=("--timeout", "1.5"))
 def billion_laughs(_: Path, depth: int) -> Made:
     bodies = [
         FUNCTION + f"f{i} (p) => (q) {{ " + " ".join(
@@ -219,22 +226,38 @@ def billion_laughs(_: Path, depth: int) -> Made:
         ) + " q = Neg(t4) }"
         for i in range(depth)
     ]  # fmt: skip
-    return text(f"g (float[2] x) => (float[2] y) {{ y = local.f{depth - 1}(x) }}\n" + "\n".join(bodies), imports=LOCAL)
+    return text(
+        f"g (float[2] x) => (float[2] y) {{ y = local.f{depth - 1}(x) }}\n" + "\n".join(bodies),
+        imports=LOCAL,
+    )
+
+
+@either((25, 90), arguments=QUICK, slow=True)
+def trillion_laughs(_: Path, depth: int) -> Made:
+    return billion_laughs(_, depth)
 
 
 @either()
 def function_chain_of_300(_: Path) -> Made:
     bodies = [
-        FUNCTION + f"f{i} (p) => (q) {{ q = {f'local.f{i - 1}' if i else 'Neg'}(p) }}" for i in range(300)
+        FUNCTION + f"f{i} (p) => (q) {{ q = {f'local.f{i - 1}' if i else 'Neg'}(p) }}"
+        for i in range(300)
     ]
-    return text("g (float[2] x) => (float[2] y) { y = local.f299(x) }\n" + "\n".join(bodies), imports=LOCAL)
+    return text(
+        "g (float[2] x) => (float[2] y) { y = local.f299(x) }\n" + "\n".join(bodies), imports=LOCAL
+    )
 
 
 ODD: dict[str, Callable[[], onnx.ModelProto]] = {
-    "huge_axis": lambda: text("g (float[2] x) => (float[2] y) { y = Softmax<axis = 9223372036854775807>(x) }"),
-    "huge_perm": lambda: text("g (float[2,2] x) => (float[2,2] y) { y = Transpose<perm = [4294967296, 0]>(x) }"),
+    "huge_axis": lambda: text(
+        "g (float[2] x) => (float[2] y) { y = Softmax<axis = 9223372036854775807>(x) }"
+    ),
+    "huge_perm": lambda: text(
+        "g (float[2,2] x) => (float[2,2] y) { y = Transpose<perm = [4294967296, 0]>(x) }"
+    ),
     "huge_pads": lambda: text(
-        "g (float[1,1,4,4] x) => (float[A,B,C,D] y) { y = MaxPool<kernel_shape = [2,2], pads = [2147483647,0,0,0]>(x) }"
+        "g (float[1,1,4,4] x) => (float[A,B,C,D] y) { y = MaxPool<kernel_shape = [2,2], pads = "
+        "[2147483647,0,0,0]>(x) }"
     ),
     "zero_stride": lambda: text(
         "g (float[1,1,4,4] x) => (float[A,B,C,D] y) { y = MaxPool<kernel_shape = [2,2], strides = [0,0]>(x) }"
@@ -242,7 +265,9 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
     "negative_kernel": lambda: text(
         "g (float[1,1,4,4] x) => (float[A,B,C,D] y) { y = AveragePool<kernel_shape = [-2,2]>(x) }"
     ),
-    "split_in_a_billion": lambda: text("g (float[2] x) => (float[A] y) { y = Split<num_outputs = 1000000000>(x) }"),
+    "split_in_a_billion": lambda: text(
+        "g (float[2] x) => (float[A] y) { y = Split<num_outputs = 1000000000>(x) }"
+    ),
     "rank_1000": lambda: model(
         [helper.make_node("Relu", ["x"], ["y"])],
         [value("x", T.FLOAT, [1] * 1000)],
@@ -253,18 +278,26 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
         [value("x", T.FLOAT, [1 << 40, 1 << 40])],
         [value("y", T.FLOAT, [1 << 40, 1 << 40])],
     ),
-    "input_of_16_gib": lambda: text("g (float[4294967296] x) => (float[4294967296] y) { y = Relu(x) }"),
-    "division_at_run_time": lambda: text("g (int64[2] x) => (int64[2] y) { z = Sub(x, x) y = Div(x, z) }"),
+    "input_of_16_gib": lambda: text(
+        "g (float[4294967296] x) => (float[4294967296] y) { y = Relu(x) }"
+    ),
+    "division_at_run_time": lambda: text(
+        "g (int64[2] x) => (int64[2] y) { z = Sub(x, x) y = Div(x, z) }"
+    ),
     "gather_out_of_range": lambda: text(
         "g (float[2] x) => (float[1] y) { i = Constant<value = int64[1] {1000000}>() y = Gather(x, i) }"
     ),
-    "einsum": lambda: text('g (float[2] x) => (float[2] y) { y = Einsum<equation = "i,i,i->ii...">(x, x) }'),
+    "einsum": lambda: text(
+        'g (float[2] x) => (float[2] y) { y = Einsum<equation = "i,i,i->ii...">(x, x) }'
+    ),
     "regex": lambda: text(
         'g (string[1] x) => (bool[1] y) { y = RegexFullMatch<pattern = "(a*)*(a*)*(a*)*b">(x) }'
     ),
     "no_outputs": lambda: model([], [value("x", T.FLOAT, [2])], []),
     "output_twice": lambda: model(
-        [helper.make_node("Relu", ["x"], ["y"])], [value("x", T.FLOAT, [2])], [value("y", T.FLOAT, [2])] * 2
+        [helper.make_node("Relu", ["x"], ["y"])],
+        [value("x", T.FLOAT, [2])],
+        [value("y", T.FLOAT, [2])] * 2,
     ),
     "always_fails": lambda: text(
         "g (float[2] x) => (float[A] y) { s = Constant<value = int64[1] {7}>() y = Reshape(x, s) }"
@@ -274,7 +307,8 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
     ),
     "nothing": lambda: model([], [], []),
     "shape_of_itself": lambda: text(
-        "g (float[N] x) => (float[A] y) { s = Shape(x) t = Mul(s, s) u = Mul(t, t) v = Mul(u, u) w = Mul(v, v) "
+        "g (float[N] x) => (float[A] y) { s = Shape(x) t = Mul(s, s) u = Mul(t, t) v = Mul(u, u) w = "
+        "Mul(v, v) "
         "y = Expand(x, w) }"
     ),
 }
@@ -283,7 +317,7 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
 @either(arguments=QUICK, mebibytes=3500, slow=True)
 def string_bomb(_: Path) -> Made:
     return text(
-        "g (string[1] x) => (string[1] y) { s0 = Constant<value_strings = [\"aaaaaaaaaaaaaaaa\"]>() "
+        'g (string[1] x) => (string[1] y) { s0 = Constant<value_strings = ["aaaaaaaaaaaaaaaa"]>() '
         + " ".join(f"s{i + 1} = StringConcat(s{i}, s{i})" for i in range(30))
         + " y = StringConcat(x, s30) }"
     )

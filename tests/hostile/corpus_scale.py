@@ -44,17 +44,24 @@ def chain_of_100_000(_: Path, kind: str) -> Made:
     return chain(100_000, ops, fed and 99_990)
 
 
-@accept((("10_000", 10_000),), seconds=60)
+@accept((("10_000", 10_000),), seconds=60, slow=True)
+def wide_fan_out(_: Path, count: int) -> Made:
+    return fan_out(_, count)
+
+
+@accept((("2_000", 2_000),))
 def fan_out(_: Path, count: int) -> Made:
     nodes = [helper.make_node("Neg" if i % 2 else "Exp", ["x"], [f"t{i}"]) for i in range(count)]
     nodes.append(helper.make_node("Sum", [f"t{i}" for i in range(count)], ["y"]))
     return model(nodes, [value("x", T.FLOAT, [2])], [value("y", T.FLOAT, [2])], opset=17, ir=8)
 
 
-@accept((("5_000", 5_000),), seconds=60)
+@accept((("3_000", 3_000),), seconds=60)
 def fan_out_to_outputs(_: Path, count: int) -> Made:
     nodes = [helper.make_node("Neg", ["x"], [f"y{i}"]) for i in range(count)]
-    return model(nodes, [value("x", T.FLOAT, [2])], [value(f"y{i}", T.FLOAT, [2]) for i in range(count)])
+    return model(
+        nodes, [value("x", T.FLOAT, [2])], [value(f"y{i}", T.FLOAT, [2]) for i in range(count)]
+    )
 
 
 @accept(("Concat", "Sum"))
@@ -63,7 +70,9 @@ def wide(_: Path, op: str) -> Made:
     attrs = {"axis": 0} if op == "Concat" else {}
     nodes = [helper.make_node(op, [*names, "x"], ["y"], **attrs)]
     tensors = [floats(name, 1, seed=index) for index, name in enumerate(names)]
-    return model(nodes, [value("x", T.FLOAT, [1])], [value("y", T.FLOAT, ["M"])], tensors, opset=17, ir=8)
+    return model(
+        nodes, [value("x", T.FLOAT, [1])], [value("y", T.FLOAT, ["M"])], tensors, opset=17, ir=8
+    )
 
 
 @accept(seconds=60)
@@ -102,10 +111,19 @@ def many_constant_ifs(_: Path) -> Made:
 @accept(seconds=60)
 def shape_arithmetic(_: Path) -> Made:
     nodes = [helper.make_node("Shape", ["x"], ["s0"])]
-    for index in range(2_000):
-        nodes.append(helper.make_node("Add" if index % 2 else "Mul", [f"s{index}", "one"], [f"s{index + 1}"]))
+    nodes += [
+        helper.make_node("Add" if i % 2 else "Mul", [f"s{i}", "one"], [f"s{i + 1}"])
+        for i in range(2_000)
+    ]
     nodes.append(helper.make_node("Cast", ["s2000"], ["f"], to=T.FLOAT))
     nodes.append(helper.make_node("ReduceSum", ["f"], ["g"]))
     nodes.append(helper.make_node("Add", ["x", "g"], ["y"]))
     tensors = [numpy_helper.from_array(np.array([1]), "one")]
-    return model(nodes, [value("x", T.FLOAT, ["A", "B"])], [value("y", T.FLOAT, None)], tensors, opset=17, ir=8)
+    return model(
+        nodes,
+        [value("x", T.FLOAT, ["A", "B"])],
+        [value("y", T.FLOAT, None)],
+        tensors,
+        opset=17,
+        ir=8,
+    )

@@ -60,7 +60,10 @@ def typed_data_fields(_: Path) -> Made:
         helper.make_tensor("f", T.UINT32, [3], [1, 0, 1]),
         helper.make_tensor("s", T.STRING, [2], ["a", "b"]),
     ]
-    nodes = [helper.make_node("Add", ["x", "a"], ["x0"]), helper.make_node("Reshape", ["x0", "b"], ["x1"])]
+    nodes = [
+        helper.make_node("Add", ["x", "a"], ["x0"]),
+        helper.make_node("Reshape", ["x0", "b"], ["x1"]),
+    ]
     for index, name in enumerate("cdef", 1):
         nodes.append(helper.make_node("Cast", [name], [f"{name}f"], to=T.FLOAT))
         nodes.append(helper.make_node("Add", [f"x{index}", f"{name}f"], [f"x{index + 1}"]))
@@ -85,7 +88,9 @@ def opset(_: Path, number: int) -> Made:
 
 @accept(gone=("Identity",))
 def ir3_initializers_are_inputs(_: Path) -> Made:
-    made = text("g (float[2] x, float[2] w) => (float[2] y) { i = Identity(w) y = Add(x, i) }", 8, 3)
+    made = text(
+        "g (float[2] x, float[2] w) => (float[2] y) { i = Identity(w) y = Add(x, i) }", 8, 3
+    )
     made.graph.initializer.append(floats("w", 2))
     return made
 
@@ -101,7 +106,8 @@ def overridable_initializer(_: Path) -> Made:
 def overridable_condition(_: Path) -> Made:
     made = text(
         "g (float[2] x, bool c) => (float[2] y) { y = If (c) "
-        "<then_branch = t () => (float[2] a) { a = Neg(x) }, else_branch = e () => (float[2] b) { b = Exp(x) }> }"
+        "<then_branch = t () => (float[2] a) { a = Neg(x) }, else_branch = e () => (float[2] b) { b "
+        "= Exp(x) }> }"
     )
     made.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
     return made
@@ -133,15 +139,19 @@ def sparse_constant_node(_: Path) -> Made:
         helper.make_node("Constant", [], ["w"], sparse_value=sparse),
         helper.make_node("Add", ["x", "w"], ["y"]),
     ]
-    return model(nodes, [value("x", T.FLOAT, [3, 4])], [value("y", T.FLOAT, [3, 4])], opset=13, ir=8)
+    return model(
+        nodes, [value("x", T.FLOAT, [3, 4])], [value("y", T.FLOAT, [3, 4])], opset=13, ir=8
+    )
 
 
 @accept()
 def constant_node_forms(_: Path) -> Made:
     return text(
         "g (float[2] x) => (float[2] y, string[1] s, int64[2] k) { a = Constant<value_float = 2.0>() "
-        "b = Constant<value_floats = [1.0, 2.0]>() c = Constant<value_int = 3>() k = Constant<value_ints = [3, 4]>() "
-        's = Constant<value_strings = ["ü"]>() p = Add(x, a) q = Add(p, b) d = Cast<to = 1>(c) y = Add(q, d) }'
+        "b = Constant<value_floats = [1.0, 2.0]>() c = Constant<value_int = 3>() k = "
+        "Constant<value_ints = [3, 4]>() "
+        's = Constant<value_strings = ["ü"]>() p = Add(x, a) q = Add(p, b) d = Cast<to = 1>(c) y = '
+        "Add(q, d) }"
     )
 
 
@@ -153,7 +163,11 @@ def _outside(folder: Path, location: str, one: bool, offset: int = 0) -> Made:
         path.parent.mkdir(parents=True, exist_ok=True)
         old = path.read_bytes() if path.exists() else b"\0" * offset
         path.write_bytes(old + tensor.raw_data)
-        for key, entry in (("location", name), ("offset", len(old)), ("length", len(tensor.raw_data))):
+        for key, entry in (
+            ("location", name),
+            ("offset", len(old)),
+            ("length", len(tensor.raw_data)),
+        ):
             tensor.external_data.add(key=key, value=str(entry))
         tensor.ClearField("raw_data")
         tensor.data_location = T.EXTERNAL
@@ -229,9 +243,14 @@ def training_info(_: Path) -> Made:
 
 @accept()
 def strings(_: Path) -> Made:
-    made = text("g (string[N] x) => (int64[N,2] y, string[2] s) { e = StringConcat(x, c) y, z = StringSplit(e) s = Identity(c2) }")
+    made = text(
+        "g (string[N] x) => (int64[N,2] y, string[2] s) { e = StringConcat(x, c) y, z = "
+        "StringSplit(e) s = Identity(c2) }"
+    )
     del made.graph.output[0]
     made.graph.output.insert(0, value("e", T.STRING, ["N"]))
     made.graph.initializer.append(numpy_helper.from_array(np.array(["ß"], dtype=object), "c"))
-    made.graph.initializer.append(numpy_helper.from_array(np.array(["\x1b[2J", ""], dtype=object), "c2"))
+    made.graph.initializer.append(
+        numpy_helper.from_array(np.array(["\x1b[2J", ""], dtype=object), "c2")
+    )
     return made

@@ -17,6 +17,8 @@ import corpus_files  # noqa: F401
 import corpus_folding  # noqa: F401
 import corpus_graphs  # noqa: F401
 import corpus_models  # noqa: F401
+import corpus_names  # noqa: F401
+import corpus_requests  # noqa: F401
 import corpus_scale  # noqa: F401
 import corpus_values  # noqa: F401
 import onnx
@@ -103,7 +105,9 @@ def check_refusal(ended: Ended) -> None:
     assert len(lines) == 1, ended.err
     assert lines[0].startswith("graphopt: error: ")
     assert 20 < len(lines[0]) < 3500
-    assert not re.search(r"<[\w.]+ object at|\bNone\b|^graphopt: error: \.|0x[0-9a-f]{6}", lines[0]), lines[0]
+    assert not re.search(
+        r"<[\w.]+ object at|\bNone\b|^graphopt: error: \.|0x[0-9a-f]{6}", lines[0]
+    ), lines[0]
     assert "internal error" not in lines[0]
 
 
@@ -182,5 +186,3 @@ def test_either(case: Case, tmp_path: Path) -> None:
 def test_names_are_unique() -> None:
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
-
-

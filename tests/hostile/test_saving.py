@@ -20,7 +20,9 @@ OLD = b"the output of an earlier run"
 
 def weighty() -> onnx.ModelProto:
     """A model of 4 MiB."""
-    made = text("g (float[1,1024] x) => (float[1,1024] y) { h = MatMul(x, w) i = Identity(h) y = Relu(i) }")
+    made = text(
+        "g (float[1,1024] x) => (float[1,1024] y) { h = MatMul(x, w) i = Identity(h) y = Relu(i) }"
+    )
     made.graph.initializer.append(floats("w", 1024, 1024))
     return made
 
@@ -28,7 +30,11 @@ def weighty() -> onnx.ModelProto:
 def split(folder: Path) -> Path:
     """The same model with its weights beside it."""
     onnx.save(
-        weighty(), folder / "in.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+        weighty(),
+        folder / "in.onnx",
+        save_as_external_data=True,
+        location="w.bin",
+        size_threshold=0,
     )
     return folder / "in.onnx"
 
@@ -104,7 +110,9 @@ def test_output_keeps_the_mode_of_the_old_one(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_link_is_followed_or_replaced_but_its_target_is_never_half_written(tmp_path: Path) -> None:
+def test_a_link_is_followed_or_replaced_but_its_target_is_never_half_written(
+    tmp_path: Path,
+) -> None:
     real = tmp_path / "real.onnx"
     real.write_bytes(OLD)
     link = tmp_path / "out.onnx"
@@ -115,7 +123,9 @@ def test_a_link_is_followed_or_replaced_but_its_target_is_never_half_written(tmp
     assert Model.load(link).to_bytes() == model.to_bytes()
 
 
-@pytest.mark.parametrize("path", ["none/out.onnx", ".", "file/out.onnx", "n" * 300, "/proc/out.onnx"])
+@pytest.mark.parametrize(
+    "path", ["none/out.onnx", ".", "file/out.onnx", "n" * 300, "/proc/out.onnx"]
+)
 def test_unwritable(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     before = snapshot(tmp_path)

@@ -116,17 +116,20 @@ def documented() -> onnx.ModelProto:
 LOSSLESS = {
     "documented": documented,
     "sequences_and_optionals": lambda: text(
-        "g (seq(float[2]) s, optional(float[2]) o, int64 i, seq(seq(float)) q) => (float[2] y, optional(float[2]) o, seq(float[2]) t) "
+        "g (seq(float[2]) s, optional(float[2]) o, int64 i, seq(seq(float)) q) => (float[2] y, "
+        "optional(float[2]) o, seq(float[2]) t) "
         "{ y = SequenceAt(s, i) t = SequenceInsert(s, y) }"
     ),
     "map_output": lambda: _map_output(),
     "input_is_output": lambda: text("g (float[2] x) => (float[2] x) { }"),
     "no_output": lambda: text("g (float[2] x) => () { y = Neg(x) }"),
     "unknown_dims": lambda: text("g (float[N,?,3] x, float y, float[] z) => (float o) { o = Size(x) }"),
-    "omitted_inputs": lambda: text("g (float[4] x) => (float[4] y, int64[N] i) { y = Clip(x, , ) u, , i = Unique(x) }"),
+    "omitted_inputs": lambda: text("g (float[4] x) => (float[4] y, int64[N] i) { y = Clip(x, , ) u, "
+                                   ", i = Unique(x) }"),
     "bodies": lambda: text(
         "g (float[2] x, bool c) => (float[2] y) { y = If (c) <then_branch = t () => (float[2] a) "
-        "<float[2] k = {1, 2}, float[2] n> { n = Add(x, k) a = Neg(n) }, else_branch = e () => (float[2] b) { b = Exp(x) }> }"
+        "<float[2] k = {1, 2}, float[2] n> { n = Add(x, k) a = Neg(n) }, else_branch = e () => "
+        "(float[2] b) { b = Exp(x) }> }"
     ),
     "functions": lambda: text(
         "g (float[2,3] x) => (float[2,3] y) { a = local.f <axis = 0> (x) y = local.f(a) }\n"
@@ -169,7 +172,9 @@ def _sparse() -> onnx.ModelProto:
     sparse.values.CopyFrom(stored("w", T.FLOAT, (2,), True))
     sparse.indices.CopyFrom(numpy_helper.from_array(np.array([1, 11]), "i"))
     node = helper.make_node("Constant", [], ["c"])
-    node.attribute.add(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR).sparse_tensor.CopyFrom(sparse)
+    node.attribute.add(
+        name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR
+    ).sparse_tensor.CopyFrom(sparse)
     proto.graph.node.insert(0, node)
     return proto
 
@@ -185,7 +190,12 @@ def _attributes() -> onnx.ModelProto:
     for name, value in values.items():
         node.attribute.append(helper.make_attribute(name, value, "documented"))
     kinds = onnx.AttributeProto
-    for name, kind in (("none", kinds.INTS), ("no_text", kinds.STRINGS), ("no_graph", kinds.GRAPHS), ("no_tensor", kinds.TENSORS)):
+    for name, kind in (
+        ("none", kinds.INTS),
+        ("no_text", kinds.STRINGS),
+        ("no_graph", kinds.GRAPHS),
+        ("no_tensor", kinds.TENSORS),
+    ):
         node.attribute.add(name=name, type=kind)
     two = node.attribute.add(name="two", type=kinds.TENSORS)
     two.tensors.extend([stored("a", T.BFLOAT16, (2,), True), stored("b", T.STRING, (1,), False)])
@@ -213,7 +223,9 @@ def test_lossless(kind: str) -> None:
     proto = LOSSLESS[kind]()
     found = rewritten(proto)
     if kind == "ir_3":  # the order of inputs that are initializers is not kept
-        assert sorted(i.name for i in found.graph.input) == sorted(i.name for i in proto.graph.input)
+        assert sorted(i.name for i in found.graph.input) == sorted(
+            i.name for i in proto.graph.input
+        )
         del found.graph.input[:], proto.graph.input[:]
     for made in (found, proto):  # declarations of nothing come first
         made.graph.value_info.sort(key=lambda info: info.name)
@@ -259,12 +271,21 @@ def test_loading_leaves_the_message_alone(kind: str) -> None:
 
 
 def split(folder: Path, one: bool) -> Path:
-    proto = text("g (float[8,64] x) => (float[8,64] y) { h = MatMul(x, a) i = MatMul(h, b) y = Add(i, c) }")
+    proto = text(
+        "g (float[8,64] x) => (float[8,64] y) { h = MatMul(x, a) i = MatMul(h, b) y = Add(i, c) }"
+    )
     for index, (name, shape) in enumerate((("a", (64, 64)), ("b", (64, 64)), ("c", (64,)))):
         values = np.random.default_rng(index).standard_normal(shape).astype(np.float32)
         proto.graph.initializer.append(numpy_helper.from_array(values, name))
     path = folder / "model.onnx"
-    onnx.save(proto, path, save_as_external_data=True, all_tensors_to_one_file=one, location="w" if one else None, size_threshold=0)
+    onnx.save(
+        proto,
+        path,
+        save_as_external_data=True,
+        all_tensors_to_one_file=one,
+        location="w" if one else None,
+        size_threshold=0,
+    )
     return path
 
 
@@ -294,11 +315,19 @@ def test_external_data(tmp_path: Path, one: bool, read: bool) -> None:
     assert Model.load(target).to_bytes() == model.to_bytes()
 
 
-@pytest.mark.parametrize("kind", ["INT4", "BFLOAT16", "FLOAT8E4M3FN", "STRING", "BOOL", "COMPLEX64"])
-def test_external_data_of_odd_types(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind", ["INT4", "BFLOAT16", "FLOAT8E4M3FN", "STRING", "BOOL", "COMPLEX64"]
+)
+def test_external_data_of_odd_types(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     number = T.DataType.Value(kind)
     graph = helper.make_graph(
-        [], "g", [], [helper.make_tensor_value_info("w", number, [4001])], [stored("w", number, (4001,), False)]
+        [],
+        "g",
+        [],
+        [helper.make_tensor_value_info("w", number, [4001])],
+        [stored("w", number, (4001,), False)],
     )
     model = Model.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
     monkeypatch.setattr(storage, "EMBED_LIMIT", 100)
@@ -316,7 +345,9 @@ def test_external_data_that_changed(tmp_path: Path) -> None:
     constant = next(c for c in model.constants() if c.name == "a")
     constant.values = constant.values.T * 2
     model.save(tmp_path / "out.onnx")
-    saved = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "out.onnx").graph.initializer}
+    saved = {
+        t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "out.onnx").graph.initializer
+    }
     assert np.array_equal(saved["a"], constant.values)
 
 
@@ -334,7 +365,9 @@ def models(draw: st.DrawFn) -> onnx.ModelProto:
     graph = proto.graph
     graph.name = draw(names)
     for name in known[:split_at]:
-        graph.input.append(helper.make_tensor_value_info(name, T.FLOAT, draw(st.sampled_from([[2], ["N"], None]))))
+        graph.input.append(
+            helper.make_tensor_value_info(name, T.FLOAT, draw(st.sampled_from([[2], ["N"], None])))
+        )
     for name in known[split_at:]:
         graph.initializer.append(stored(name, T.FLOAT, (2,), draw(st.booleans())))
         if draw(st.booleans()):
@@ -380,7 +413,9 @@ def _as_set(field: object) -> object:
 @given(st.binary(max_size=60), st.integers(0, 10_000), st.booleans())
 def test_damage_is_a_model_error_or_harmless(noise: bytes, place: int, insert: bool) -> None:
     """Bytes that were overwritten or added never raise anything but a ModelError."""
-    data = LOSSLESS["functions"]().SerializeToString() + LOSSLESS["bodies"]().graph.SerializeToString()
+    data = (
+        LOSSLESS["functions"]().SerializeToString() + LOSSLESS["bodies"]().graph.SerializeToString()
+    )
     place %= len(data)
     damaged = data[:place] + noise + data[place if insert else place + len(noise) :]
     try:
