@@ -6,13 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from graphopt.bench import claim
 from graphopt.errors import NativeError
 from graphopt.ir.model import Model
 from graphopt.numerics.statistics import Ratio, ratio, spread
 from graphopt.numerics.tolerance import RELATIVE, compare, jitter
 from graphopt.quality.equivalence import Equivalence, compare_any, witnesses
 from graphopt.quality.inputs import compared_integers, find_feeds, specs
-from graphopt.bench import claim
 from graphopt.runtime.native import Native
 from graphopt.testing import parse
 

@@ -127,7 +127,8 @@ def replace(
 ) -> Node:
     """Let a new node of the standard domain compute what ``node`` computed, and remove ``node``.
 
-    The new node keeps the name and the number, so people and vetoes find it again. What only ``node`` used goes away with it.
+    The new node keeps the name and the number, so people and vetoes find it again. What only ``node``
+    used goes away with it.
 
     Args:
         node: the node that goes; of a matched group, the last one.

@@ -5,9 +5,10 @@
 The condition is known when it is a constant, when its value follows from proven shapes, as in
 ``If(Size(Shape(x)) == 2)``, or by contradiction: if the branches give tensors of different rank, and
 with one of them a later operator of the same scope must fail (an LSTM whose input has four axes), then no
-run that succeeds takes it. Exporters leave such branches behind where a squeeze depends on a size. Names that the branch shares with other parts of the model are changed; names
-of graph outputs never are. The graph is sorted anew, since a branch may read what is computed later in
-the file.
+run that succeeds takes it. Exporters leave such branches behind where a squeeze depends on a size.
+
+Names that the branch shares with other parts of the model are changed; names of graph outputs never are.
+The graph is sorted anew, since a branch may read what is computed later in the file.
 
 Refuses: nothing but a condition that is not known.
 """

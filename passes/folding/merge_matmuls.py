@@ -3,8 +3,8 @@
     (x W1 + b1) W2 + b2 = x (W1 W2) + (b1 W2 + b2)
 
 Refuses: more weights, and so more multiplications, than before: low-rank factors stay; stacks of
-weights; weights so large that merging them would take long; weights or a C that are not constant, or a C that varies by row; a transposed x; shared
-weights; a first product with a second user.
+weights; weights so large that merging them would take long; weights or a C that are not constant, or
+a C that varies by row; a transposed x; shared weights; a first product with a second user.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from graphopt.ir.surgery import Scope, input_or_none, new_constant, producer, re
 from graphopt.pass_base import Context, Edit, Pass, Skip
 from graphopt.passes.folding._folded_constants import owned, rounded, spend
 from graphopt.passes.folding._linear_layers import PRODUCTS, SHARED, LinearLayer, linear_layer
-
 
 MAX_MACS = 1 << 31
 """Multiply-accumulates that computing the merged weights may take: a second or so."""

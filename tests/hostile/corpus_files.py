@@ -138,7 +138,12 @@ def sparse_file_behind_a_model(folder: Path) -> Made:
     return None
 
 
-@either(params=range(60))
+@either(params=range(40, 300), slow=True)
+def more_bits_flipped(_: Path, seed: int) -> Made:
+    return bits_flipped(_, seed)
+
+
+@either(params=range(40))
 def bits_flipped(_: Path, seed: int) -> Made:
     rng = np.random.default_rng(seed)
     data = bytearray(simple().SerializeToString())

@@ -237,15 +237,23 @@ def trillion_laughs(_: Path, depth: int) -> Made:
     return billion_laughs(_, depth)
 
 
-@either()
-def function_chain_of_300(_: Path) -> Made:
+def _function_chain(count: int) -> onnx.ModelProto:
     bodies = [
         FUNCTION + f"f{i} (p) => (q) {{ q = {f'local.f{i - 1}' if i else 'Neg'}(p) }}"
-        for i in range(300)
+        for i in range(count)
     ]
-    return text(
-        "g (float[2] x) => (float[2] y) { y = local.f299(x) }\n" + "\n".join(bodies), imports=LOCAL
-    )
+    head = f"g (float[2] x) => (float[2] y) {{ y = local.f{count - 1}(x) }}\n"
+    return text(head + "\n".join(bodies), imports=LOCAL)
+
+
+@either((60,))
+def function_chain(_: Path, count: int) -> Made:
+    return _function_chain(count)
+
+
+@either((300, 1000), slow=True, seconds=60)
+def long_function_chain(_: Path, count: int) -> Made:
+    return _function_chain(count)
 
 
 ODD: dict[str, Callable[[], onnx.ModelProto]] = {

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from corpus import Made, refuse, simple
 
-
 RECIPES: dict[str, bytes] = {
     "empty_name": b"[[pass]]\n",
     "unknown_pass": b"[[pass]]\nname = 'none'\n",
