@@ -135,6 +135,8 @@ class _Trial:
             except (GraphoptError, MemoryError, RecursionError):
                 raise
             except Exception as error:  # noqa: BLE001 - a pass may be anybody's
+                if at_work[0] in ("", *self.left_out):
+                    raise  # it is not the pass, and would come again for ever
                 self.left_out[at_work[0]] = f"{type(error).__name__}: {error}"
 
     def _judge(self, run: StageRun) -> Verdict | None:

@@ -322,7 +322,7 @@ ODD: dict[str, Callable[[], onnx.ModelProto]] = {
 }
 
 
-@either(arguments=QUICK, mebibytes=3500, slow=True)
+@either(arguments=QUICK, mebibytes=3500, seconds=60, slow=True)
 def string_bomb(_: Path) -> Made:
     return text(
         'g (string[1] x) => (string[1] y) { s0 = Constant<value_strings = ["aaaaaaaaaaaaaaaa"]>() '

@@ -111,7 +111,8 @@ def integers(array: np.ndarray) -> list[int] | None:
     if array.dtype.kind in "biu":
         return [int(entry) for entry in array.ravel().tolist()]
     limit = EXACT_INTEGERS.get(array.dtype, -1)
-    wide = array.astype(np.float64).ravel()
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        wide = array.astype(np.float64).ravel()
     whole = np.isfinite(wide) & (np.abs(wide) <= limit) & ~((wide == 0) & np.signbit(wide))
     if not bool(np.all(whole)) or not bool(np.all(wide == np.floor(wide))):
         return None
