@@ -134,7 +134,7 @@ class _Trial:
                 return self._stage().run(start, frozenset(self.vetoes), progress=follow)
             except (GraphoptError, MemoryError, RecursionError):
                 raise
-            except Exception as error:  # noqa: BLE001 - a pass may be anybody's
+            except Exception as error:
                 if at_work[0] in ("", *self.left_out):
                     raise  # it is not the pass, and would come again for ever
                 self.left_out[at_work[0]] = f"{type(error).__name__}: {error}"

@@ -1,0 +1,63 @@
+"""The commands that tell what there is: ``passes``, ``schema`` and ``completion``."""
+
+from __future__ import annotations
+
+import click
+
+from graphopt.cli.console import JSON, dumps, settings, talk, write_json
+
+
+@click.group()
+def passes() -> None:
+    """List the passes there are, or show one."""
+
+
+@passes.command("list")
+@JSON
+@talk
+def passes_list(json_path: str | None) -> None:
+    """List all passes, by family, in the order in which they run."""
+    from graphopt.catalog import catalog
+
+    entries = catalog()
+    write_json(json_path, dumps([entry.brief() for entry in entries]))
+    if json_path != "-":
+        console = settings().console(stderr=False)
+        for entry in entries:
+            console.print(f"{entry.name:<36} {entry.summary}", soft_wrap=True)
+
+
+@passes.command("show")
+@click.argument("name")
+@JSON
+@talk
+def passes_show(name: str, json_path: str | None) -> None:
+    """Show what the pass NAME does, when it refuses, and its options."""
+    from graphopt.catalog import describe_pass
+
+    entry = describe_pass(name)
+    write_json(json_path, dumps(entry.full()))
+    if json_path != "-":
+        settings().console(stderr=False).print(entry.text(), soft_wrap=True)
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@talk
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL; source it from the shell's start-up file."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    root = click.get_current_context().find_root().command
+    click.echo(found(root, {}, "graphopt", "_GRAPHOPT_COMPLETE").source())
+
+
+@click.command()
+@talk
+def schema() -> None:
+    """Print the JSON Schema of the report."""
+    from graphopt.report import json_schema
+
+    click.echo(dumps(json_schema()), nl=False)

@@ -1,0 +1,120 @@
+"""The commands that look at models: ``inspect``, ``compare`` and ``bench``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from graphopt.cli.console import DATA, JSON, MODEL, dumps, settings, talk, write_json
+from graphopt.errors import GateError, UsageError
+
+
+@click.command()
+@MODEL
+@JSON
+@talk
+def inspect(model: str, json_path: str | None) -> None:
+    """Show what MODEL consists of."""
+    from dataclasses import asdict
+
+    from graphopt.inspection import inspect_model
+
+    found = inspect_model(model)
+    write_json(json_path, dumps(asdict(found)))
+    if json_path != "-":
+        from graphopt.report.terminal import render_model
+
+        console = settings().console(stderr=False)
+        console.print(render_model(found.model, found.operators, found.findings))
+
+
+@click.command()
+@click.argument("first")
+@click.argument("second")
+@DATA
+@JSON
+@click.option(
+    "--latency/--no-latency", default=True, show_default=True, help="Time both, interleaved."
+)
+@talk
+def compare(
+    first: str, second: str, data: str | None, json_path: str | None, latency: bool
+) -> None:
+    """Compare two models: structure, weights, numbers, size, latency.
+
+    Exits with 3 where SECOND does not compute what FIRST computes within the tolerance.
+    """
+    from dataclasses import asdict
+
+    from graphopt.bench import bench as time_models
+    from graphopt.compare import compare as run
+    from graphopt.ir.model import Model
+
+    models = Model.load(first), Model.load(second)
+    with settings().progress():
+        found = run(*models, data)
+        timed = time_models(*models) if latency and found.numbers.verdict == "equal" else None
+    result = {"same": found.same, **asdict(found), "latency": asdict(timed) if timed else None}
+    write_json(json_path, dumps(result))
+    if json_path != "-":
+        from graphopt.report.terminal import render_comparison
+
+        settings().console(stderr=False).print(render_comparison(found, timed))
+    if not found.same:
+        sys.exit(GateError.exit_code)
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@DATA
+@JSON
+@click.option(
+    "--rounds", type=click.IntRange(5), default=50, show_default=True, help="Rounds to time."
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Threads for one operator.",
+)
+@click.option(
+    "--ort-optimizations/--no-ort-optimizations",
+    default=True,
+    show_default=True,
+    help="ONNX Runtime's own graph optimizations.",
+)
+@talk
+def bench(
+    models: tuple[str, ...],
+    data: str | None,
+    json_path: str | None,
+    rounds: int,
+    threads: int,
+    ort_optimizations: bool,
+) -> None:
+    """Time one model, or two against each other, in interleaved rounds.
+
+    A difference is claimed only where it is larger than the noise, which is measured by timing the first
+    model against itself in the same rounds.
+    """
+    from dataclasses import asdict
+
+    from graphopt.bench import bench as run
+    from graphopt.ir.model import Model
+    from graphopt.quality.data import load_feeds
+
+    if len(models) > 2:
+        raise UsageError("bench takes one model or two")
+    loaded = [Model.load(path) for path in models]
+    feeds = load_feeds(data, loaded[0])[0] if data is not None else None
+    with settings().progress():
+        found = run(
+            *loaded, feeds=feeds, rounds=rounds, threads=threads, optimizations=ort_optimizations
+        )
+    write_json(json_path, dumps(asdict(found)))
+    if json_path != "-":
+        from graphopt.report.terminal import render_bench
+
+        settings().console(stderr=False).print(render_bench(found))

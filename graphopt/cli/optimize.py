@@ -1,0 +1,176 @@
+"""The command ``optimize``."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from graphopt.cli.console import DATA, JSON, MODEL, dumps, settings, talk, write_json
+from graphopt.errors import GateError, UsageError, printable
+
+if TYPE_CHECKING:
+    from graphopt.pass_base import Limits
+
+
+@click.command()
+@MODEL
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Where to write; - for standard output. Default: MODEL.opt.onnx beside the input.",
+)
+@click.option(
+    "-p",
+    "--pass",
+    "passes",
+    multiple=True,
+    metavar="NAME[:FIELD=VALUE,...]",
+    help="A pass to run; may be repeated. 'folding' stands for all exact passes.",
+)
+@click.option(
+    "-r",
+    "--recipe",
+    metavar="FILE.toml",
+    help="A recipe, or a pyproject.toml with a table [tool.graphopt].",
+)
+@click.option(
+    "-s", "--skip", multiple=True, metavar="NAME", help="A pass to leave out; may be repeated."
+)
+@DATA
+@JSON
+@click.option("--plan", is_flag=True, help="Say what would run and write nothing.")
+@click.option("--strict", is_flag=True, help="Fail unless the result is proven equal on numbers.")
+@click.option(
+    "--growth",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="BYTES",
+    help="How much the constants may outgrow the original's.",
+)
+@click.option(
+    "--memory",
+    type=click.IntRange(1),
+    metavar="MIB",
+    help="Memory for native code, beside what it starts with.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Longest time for one request to native code.",
+)
+@talk
+def optimize(
+    model: str,
+    output: str | None,
+    passes: tuple[str, ...],
+    recipe: str | None,
+    skip: tuple[str, ...],
+    data: str | None,
+    json_path: str | None,
+    plan: bool,
+    strict: bool,
+    growth: int,
+    memory: int | None,
+    timeout: float | None,
+) -> None:
+    """Optimize MODEL and prove that the result computes the same."""
+    said = settings()
+    if json_path == "-" and output == "-":
+        raise UsageError("the model and the JSON cannot both go to standard output")
+    recipe = recipe or _nearby_recipe(passes)
+    if plan:
+        _show_plan(passes or None, recipe, skip, json_path)
+        return
+    from graphopt.optimizer import optimize as run
+
+    target = _target(model, output)
+    with said.progress() as listener:
+        result = run(
+            model,
+            None if output == "-" or strict else target,
+            passes=passes or None,
+            recipe=recipe,
+            skip=skip,
+            data=data,
+            limits=_limits(growth, memory, timeout),
+            listener=listener,
+            command=_command_line(),
+        )
+    report = result.report
+    if strict and report.verdict.verdict != "equal":
+        raise GateError(
+            f"the result is not proven equal: {report.verdict.why}", "Nothing was written"
+        )
+    if output == "-":
+        sys.stdout.buffer.write(result.model.to_bytes())
+        sys.stdout.buffer.flush()
+    elif strict:
+        result.model.save(target)
+    write_json(json_path, report.to_json())
+    if said.verbosity >= 0:
+        from graphopt.report.terminal import render_report
+
+        console = said.console()
+        console.print(render_report(report, said.verbosity > 0))
+        if output != "-":
+            console.print(f"wrote {printable(str(target))}", soft_wrap=True)
+
+
+def _nearby_recipe(passes: tuple[str, ...]) -> str | None:
+    """A pyproject.toml in the current folder whose table [tool.graphopt] was meant for this."""
+    path = Path("pyproject.toml")
+    if passes or not path.is_file():
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return str(path) if "[tool.graphopt]" in text or "[[tool.graphopt." in text else None
+
+
+def _target(model: str, output: str | None) -> Path:
+    if output is not None:
+        return Path(output)
+    path = Path(model)
+    return path.with_name(f"{path.stem}.opt.onnx")
+
+
+def _limits(growth: int, memory: int | None, timeout: float | None) -> Limits:
+    from graphopt.pass_base import Limits
+
+    standard = Limits()
+    seconds = timeout or standard.request_seconds
+    if not math.isfinite(seconds):
+        raise UsageError(f"--timeout wants a number of seconds, not {seconds}")
+    return Limits(
+        growth_bytes=growth,
+        memory_bytes=None if memory is None else memory << 20,
+        request_seconds=seconds,
+        fold_seconds=min(standard.fold_seconds, seconds),
+    )
+
+
+def _command_line() -> list[str]:
+    return ["graphopt", *sys.argv[1:]]
+
+
+def _show_plan(
+    passes: tuple[str, ...] | None, recipe: str | None, skip: tuple[str, ...], json_path: str | None
+) -> None:
+    from graphopt.optimizer import choose
+    from graphopt.options import values_of
+
+    chosen = choose(passes, recipe, skip)
+    steps = [{"name": p.name, "exact": p.exact, "options": values_of(p)} for p in chosen.passes]
+    write_json(json_path, dumps({"recipe": chosen.name, "passes": steps}))
+    if json_path != "-":
+        console = settings().console(stderr=False)
+        console.print(f"recipe {printable(chosen.name)}, {len(steps)} passes:")
+        for step in steps:
+            options = ", ".join(f"{k}={v}" for k, v in step["options"].items())  # type: ignore[attr-defined]
+            kind = "exact" if step["exact"] else "lossy"
+            console.print(f"  {step['name']}  ({kind}) {options}".rstrip())
