@@ -99,7 +99,7 @@ def optimize(
         warnings = _admit(model, judge, native)
         manager = PassManager(judge, Evaluator(native, limits.fold_seconds), limits, listener)
         outcome = manager.run(model, chosen.passes)
-        warnings += _check(model, outcome, native)
+        warnings += _check(model, outcome, native, judge.seconds)
         bindings = judge.bindings()
     verdict = outcome.verdict or Verdict(None, "nothing was run")
     if verdict.passed is None:
@@ -164,15 +164,15 @@ def _admit(model: Model, judge: Equivalence, native: Native) -> list[str]:
     return []
 
 
-def _check(original: Model, outcome: Outcome, native: Native) -> list[str]:
+def _check(original: Model, outcome: Outcome, native: Native, seconds: float) -> list[str]:
     """The result must pass the checker wherever the original does."""
     if outcome.model is original or outcome.model.weight_bytes() > EMBED_LIMIT:
         return []
     try:
-        native.call("check", outcome.model.to_bytes())
+        native.call("check", outcome.model.to_bytes(), seconds=seconds)
     except NativeError as error:
         try:
-            native.call("check", original.to_bytes())
+            native.call("check", original.to_bytes(), seconds=seconds)
         except NativeError:
             return [f"the checker objects to the original and the result: {error.what}"]
         outcome.model = original

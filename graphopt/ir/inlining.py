@@ -120,7 +120,7 @@ def _defined(scope: Scope) -> list[gs.Tensor]:
     return list(found.values())
 
 
-def inline_call(node: Node, function: Function) -> None:
+def inline_call(node: Node, function: Function) -> list[Node]:
     """Put a copy of a function's body in the place of a node that calls it.
 
     Everything in the copy gets a new name, and what refers to an attribute of the function gets the
@@ -129,6 +129,9 @@ def inline_call(node: Node, function: Function) -> None:
     Args:
         node: the call.
         function: what it calls; its operator sets must be those of the caller.
+
+    Returns:
+        The nodes that took its place.
     """
     graph = node.graph
     assert graph is not None
@@ -156,6 +159,8 @@ def inline_call(node: Node, function: Function) -> None:
     node.outputs.clear()
     node.dead = True
     _connect(node, targets, results, local)
+    made: list[Node] = copied.nodes
+    return made
 
 
 def _rename_copy(node: Node, copied: Function, values: dict[str, object]) -> None:

@@ -184,9 +184,14 @@ def bypass(node: Node, source: gs.Tensor | None = None, output: int = 0) -> bool
 def redirect(old: gs.Tensor, new: gs.Tensor) -> None:
     """Let every node that reads ``old`` read ``new``; graph outputs are left alone."""
     for user in users(old):
-        for index, tensor in enumerate(user.inputs):
-            if tensor is old:
-                user.inputs[index] = new
+        read = user.inputs
+        position = 0
+        while True:
+            try:
+                position = read.index(old, position)
+            except ValueError:
+                break
+            read[position] = new
 
 
 def _rename(node: Node, source: gs.Tensor, target: gs.Tensor) -> bool:

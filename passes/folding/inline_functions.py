@@ -41,11 +41,14 @@ class InlineFunctions(Pass):
         if not model.functions or _inside_function(graph):
             return
         functions = {function.key: function for function in model.functions}
-        calls = [n for n in graph.nodes if _key(n) in functions and n.uid not in context.vetoed]
+        calls = [
+            n for n in reversed(graph.nodes) if _key(n) in functions and n.uid not in context.vetoed
+        ]
         if not calls:
             return
         total, limit = expanded_nodes(model, functions), _limit(model, context)
-        for node in calls:
+        while calls:
+            node = calls.pop()
             function = functions[_key(node)]
             if total > limit:
                 yield Skip(node, f"inlining would make {total} nodes, the limit is {limit}")
@@ -54,7 +57,8 @@ class InlineFunctions(Pass):
             if why:
                 yield Skip(node, why)
                 continue
-            inline_call(node, function)
+            made = inline_call(node, function)
+            calls += [n for n in made if _key(n) in functions]
             yield Edit(node, f"the body of the function {function.name} took its place")
 
 
