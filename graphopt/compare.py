@@ -76,7 +76,7 @@ def compare(first: Model, second: Model, data: str | None = None) -> Comparison:
     gaps = {name: _gap(weights[0][name], weights[1][name]) for name in sorted(shared)}
     return Comparison(
         interface,
-        (count_nodes(first), count_nodes(second)),
+        (count_nodes(first.scopes()), count_nodes(second.scopes())),
         (first.weight_bytes(), second.weight_bytes()),
         {
             op: (ops[0][op], ops[1][op])

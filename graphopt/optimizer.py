@@ -210,7 +210,7 @@ def describe(
         file_bytes=len(data) or len(model.to_bytes()),
         ir_version=model.header.ir_version,
         opset=model.opset,
-        nodes=count_nodes(model),
+        nodes=count_nodes(model.scopes()),
         parameters=count_parameters(model),
         weight_bytes=model.weight_bytes(),
         macs=count_macs(model, facts, symbols),

@@ -103,6 +103,7 @@ class Context:
         evaluate: runs nodes on constants where their crash does no harm.
         rng: the only source of randomness.
         vetoed: nodes, by ``uid``, at which the running pass may not act.
+        macs: multiply-accumulates of nodes on the present facts, by ``id``, with the node itself.
     """
 
     model: Model
@@ -112,9 +113,17 @@ class Context:
     evaluate: Evaluate | None = None
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     vetoed: frozenset[int] = frozenset()
+    macs: dict[int, tuple[Node, int]] = field(default_factory=dict)
+    _scopes: list[Scope] | None = None
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
     _tried: set[tuple[str, int]] = field(default_factory=set)
     _analyses: dict[tuple[str, int], object] = field(default_factory=dict)
+
+    def scopes(self) -> list[Scope]:
+        """Every scope of the model, outermost first, as it was after the last change."""
+        if self._scopes is None:
+            self._scopes = list(self.model.scopes())
+        return self._scopes
 
     def nodes(self, graph: Scope, *ops: str) -> Iterator[Node]:
         """The nodes of the standard domain in one scope, in topological order.
@@ -170,10 +179,12 @@ class Context:
 
     def refresh(self, facts: Facts | None = None) -> None:
         """Look at the graphs anew, after they changed."""
+        self._scopes = None
         self._index.clear()
         self._analyses.clear()
         if facts is not None:
             self.facts = facts
+            self.macs.clear()
             self._tried.clear()
 
 

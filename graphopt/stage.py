@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graphopt.ir.costs import bytes_in_use, count_macs, count_nodes
+from graphopt.ir.costs import RULES as MAC_RULES
+from graphopt.ir.costs import bind, bytes_in_use, count_nodes, node_macs
+from graphopt.ir.graph import Function
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import tidy
+from graphopt.ir.surgery import Scope, tidy
 from graphopt.pass_base import Context, Edit, Evaluate, Limits, Pass, Skip
 
 MAX_ROUNDS = 200
@@ -106,10 +108,10 @@ class Stage:
             self.limits,
             evaluate=self.evaluate,
         )
-        run.cost = _cost(run.model, context)
+        run.cost = _cost(context)
         for _ in range(MAX_ROUNDS):
             before = len(run.edits)
-            context.budget = allowed + self.limits.growth_bytes - bytes_in_use(run.model)
+            context.budget = allowed + self.limits.growth_bytes - bytes_in_use(context.scopes())
             self._settle(run, context, vetoes, limit, progress)
             if run.stopped or len(run.edits) == before:
                 break
@@ -148,14 +150,14 @@ class Stage:
         cost = run.cost
         skips: dict[str, str] = {}
         run.skips[step.name] = skips
-        for scope in list(run.model.scopes()):
+        for scope in context.scopes():
             if not self._scope(run, step, scope, context, skips, limit):
                 break
         if len(run.edits) > before:
             for scope in run.model.scopes():
                 tidy(scope)
             context.refresh()
-            run.cost = _cost(run.model, context)
+            run.cost = _cost(context)
             change = run.changes.setdefault(step.name, Change())
             change.nodes += run.cost.nodes - cost.nodes
             change.weight_bytes += run.cost.weight_bytes - cost.weight_bytes
@@ -166,15 +168,15 @@ class Stage:
         self,
         run: StageRun,
         step: Pass,
-        scope: object,
+        scope: Scope,
         context: Context,
         skips: dict[str, str],
         limit: int | None,
     ) -> bool:
         """Apply one pass to one scope; False when the limit of edits was reached."""
-        if getattr(scope, "parent", None) is not None and scope.parent.dead:  # type: ignore[attr-defined]
+        if scope.parent is not None and scope.parent.dead:
             return True
-        for outcome in step.apply(scope, context):  # type: ignore[arg-type]
+        for outcome in step.apply(scope, context):
             if isinstance(outcome, Skip):
                 skips[outcome.label] = outcome.why
                 continue
@@ -185,8 +187,19 @@ class Stage:
         return True
 
 
-def _cost(model: Model, context: Context) -> Change:
-    return Change(count_nodes(model), bytes_in_use(model), count_macs(model, context.facts))
+def _cost(context: Context) -> Change:
+    """What the model costs now. MACs of a node are counted once per set of facts."""
+    scopes = context.scopes()
+    macs = 0
+    for scope in scopes:
+        for node in scope.nodes if not isinstance(scope, Function) else ():
+            if node.op in MAC_RULES:
+                known = context.macs.get(id(node))
+                if known is None:
+                    known = (node, bind(node_macs(node, context.facts), {}))
+                    context.macs[id(node)] = known
+                macs += known[1]
+    return Change(count_nodes(scopes), bytes_in_use(scopes), macs)
 
 
 def _applied(step: Pass, edit: Edit) -> Applied:

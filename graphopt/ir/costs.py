@@ -6,22 +6,23 @@ none. Dimensions that are only known at run time enter as symbols and are bound 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from graphopt.ir.graph import Constant, Function, Graph, Node
+from graphopt.ir.graph import Constant, Function, Node
 from graphopt.ir.inference import Facts
 from graphopt.ir.inference.facts import Shape
 from graphopt.ir.model import Model
+from graphopt.ir.surgery import Scope
 from graphopt.numerics.dims import Dim, evaluate, product, symbols
 
 MacRule = Callable[[Node, Facts], Dim]
 
 
-def count_nodes(model: Model) -> int:
-    """Nodes in all scopes, bodies and functions included, Constant nodes not counted."""
-    return sum(node.op != "Constant" for node in model.nodes())
+def count_nodes(scopes: Iterable[Scope]) -> int:
+    """Nodes in some scopes, their bodies not included, Constant nodes not counted."""
+    return sum(node.op != "Constant" for scope in scopes for node in scope.nodes)
 
 
 def count_parameters(model: Model) -> int:
@@ -31,10 +32,10 @@ def count_parameters(model: Model) -> int:
     )
 
 
-def bytes_in_use(model: Model) -> int:
-    """Bytes of the constants that something reads, each stored one counted once."""
+def bytes_in_use(scopes: Iterable[Scope]) -> int:
+    """Bytes of the constants that something in the scopes reads, each one counted once."""
     found: dict[int, int] = {}
-    for scope in model.scopes():
+    for scope in scopes:
         read = [*scope.outputs]
         for node in scope.nodes:
             read += node.inputs
@@ -66,7 +67,7 @@ def count_macs(model: Model, facts: Facts, bindings: Mapping[str, int] | None = 
     return total
 
 
-def scope_macs(scope: Graph | Function, facts: Facts, bindings: Mapping[str, int]) -> int:
+def scope_macs(scope: Scope, facts: Facts, bindings: Mapping[str, int]) -> int:
     """Multiply-accumulates of the nodes of one scope, bodies not included."""
     return sum(bind(node_macs(node, facts), bindings) for node in scope.nodes if node.op in RULES)
 
