@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from graphopt.errors import GraphoptError
@@ -20,6 +20,9 @@ from graphopt.quality.equivalence import Verdict
 from graphopt.report import EditInfo, SkipInfo, StepReport
 from graphopt.report.tree import Status
 from graphopt.stage import Applied, Stage, StageRun
+
+MAX_CORRECTIONS = 8
+"""Times that edits are given up for the bytes of their constants."""
 
 MAX_CULPRITS = 3
 """Wrong edits of one pass that are taken back one by one before the pass is left out."""
@@ -102,16 +105,24 @@ class _Trial:
     vetoes: set[tuple[str, int]] = field(default_factory=set)
     left_out: dict[str, str] = field(default_factory=dict)
     culprits: list[tuple[Applied, str]] = field(default_factory=list)
+    sparing: bool = True
+    given_up: bool = False
 
     def run(self) -> None:
         start = self.outcome.model
         while True:
             run = self._attempt(start)
+            if self.sparing:
+                run = self._settled(self._within_bytes(start, run))
             verdict = self._judge(run)
             if verdict is None or verdict.passed is not False or not self.stage.passes[0].exact:
                 break
             if not run.edits:
                 break
+            if self.given_up:  # a run of several parts cannot be replayed: look at one of one part
+                self.sparing, self.given_up = False, False
+                self.vetoes.clear()
+                continue
             self._blame(start, run, verdict)
         self.outcome.model = run.model
         self.outcome.verdict = verdict or self.outcome.verdict
@@ -138,6 +149,55 @@ class _Trial:
                 if at_work[0] in ("", *self.left_out):
                     raise  # it is not the pass, and would come again for ever
                 self.left_out[at_work[0]] = f"{type(error).__name__}: {error}"
+
+    def _within_bytes(self, start: Model, run: StageRun) -> StageRun:
+        """Give up as few of the last edits that made constants as keeps these within their bytes.
+
+        A pass spends a few bytes where a node goes for them. In a model whose constants were already
+        shared this can add up to more than the original's. An edit that is given up may let another
+        pass spend in its place, so this is done again until it holds.
+        """
+        for _ in range(MAX_CORRECTIONS):
+            spent = [e for e in reversed(run.edits) if e.bytes_made and e.uid >= 0]
+            if not spent or not self.stage.passes[0].exact or not self.stage.excess(run):
+                break
+            run = self._give_up(start, spent)
+        return run
+
+    def _settled(self, run: StageRun) -> StageRun:
+        """Run again on a result for which edits were given up, until it is as a second run leaves it."""
+        for _ in range(MAX_CORRECTIONS if self.given_up else 0):
+            stage = replace(self._stage(), original_bytes=run.model.weight_bytes())
+            trial = _Trial(self.manager, stage, Outcome(run.model))
+            again = trial._within_bytes(run.model, trial._attempt(run.model))
+            if not again.edits:
+                break
+            run = run.followed_by(again)
+        return run
+
+    def _give_up(self, start: Model, spent: Sequence[Applied]) -> StageRun:
+        """Run without the first of the given edits: the fewest that suffice, by bisection, or all."""
+        kept = frozenset(self.vetoes)
+
+        def without(count: int) -> StageRun:
+            self.vetoes = set(kept) | {(edit.step, edit.uid) for edit in spent[:count]}
+            return self._attempt(start)
+
+        self.given_up = True
+        low, high = 1, len(spent)
+        best = without(high)
+        while low < high and not self.stage.excess(best):
+            middle = (low + high) // 2
+            tried = without(middle)
+            if self.stage.excess(tried):
+                low = middle + 1
+            else:
+                best, high = tried, middle
+        self.vetoes = set(kept) | {(edit.step, edit.uid) for edit in spent[:high]}
+        for edit in spent[:high]:
+            why = f"the constants would outgrow the original's: not {edit.what}"
+            best.skips.setdefault(edit.step, {})[edit.node] = why
+        return best
 
     def _judge(self, run: StageRun) -> Verdict | None:
         if self.manager.judge is None:

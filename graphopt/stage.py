@@ -15,7 +15,7 @@ from graphopt.ir.costs import bind, bytes_in_use, count_nodes, node_macs
 from graphopt.ir.graph import Function
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import Scope, tidy
+from graphopt.ir.surgery import Scope, names_of, tidy
 from graphopt.pass_base import Context, Edit, Evaluate, Limits, Pass, Skip
 
 MAX_ROUNDS = 200
@@ -34,12 +34,14 @@ class Applied:
         uid: the number of the node it is about; -1 where there is none.
         node: the node's name for people.
         what: what was done.
+        bytes_made: bytes of the constants that were made for it.
     """
 
     step: str
     uid: int
     node: str
     what: str
+    bytes_made: int = 0
 
 
 @dataclass
@@ -49,6 +51,14 @@ class Change:
     nodes: int = 0
     weight_bytes: int = 0
     macs: int = 0
+
+    def plus(self, other: Change) -> Change:
+        """Both together."""
+        return Change(
+            self.nodes + other.nodes,
+            self.weight_bytes + other.weight_bytes,
+            self.macs + other.macs,
+        )
 
 
 @dataclass
@@ -62,6 +72,21 @@ class StageRun:
     changes: dict[str, Change] = field(default_factory=dict)
     cost: Change = field(default_factory=Change)
     stopped: bool = False
+
+    def followed_by(self, later: StageRun) -> StageRun:
+        """What came of this run and of another one on its result."""
+        changes = dict(self.changes)
+        for name, change in later.changes.items():
+            changes[name] = changes.get(name, Change()).plus(change)
+        seconds = dict(self.seconds)
+        for name, value in later.seconds.items():
+            seconds[name] = seconds.get(name, 0.0) + value
+        skips = {
+            name: {**self.skips.get(name, {}), **later.skips.get(name, {})}
+            for name in (*self.skips, *later.skips)
+        }
+        edits = self.edits + later.edits
+        return StageRun(later.model, edits, skips, seconds, changes, later.cost, later.stopped)
 
 
 @dataclass(frozen=True)
@@ -79,6 +104,13 @@ class Stage:
     limits: Limits = field(default_factory=Limits)
     evaluate: Evaluate | None = None
     original_bytes: int | None = None
+
+    def excess(self, run: StageRun) -> int:
+        """By how many bytes the constants of a run outgrow what they may take; 0 where they do not."""
+        if self.original_bytes is None:
+            return 0
+        allowed = self.original_bytes + self.limits.growth_bytes
+        return max(bytes_in_use(run.model.scopes()) - allowed, 0)
 
     def run(
         self,
@@ -176,11 +208,14 @@ class Stage:
         """Apply one pass to one scope; False when the limit of edits was reached."""
         if scope.parent is not None and scope.parent.dead:
             return True
+        names = names_of(run.model.graph)
+        made = names.bytes_made
         for outcome in step.apply(scope, context):
             if isinstance(outcome, Skip):
                 skips[outcome.label] = outcome.why
                 continue
-            run.edits.append(_applied(step, outcome))
+            run.edits.append(_applied(step, outcome, names.bytes_made - made))
+            made = names.bytes_made
             if limit is not None and len(run.edits) >= limit:
                 run.stopped = True
                 return False
@@ -202,6 +237,6 @@ def _cost(context: Context) -> Change:
     return Change(count_nodes(scopes), bytes_in_use(scopes), macs)
 
 
-def _applied(step: Pass, edit: Edit) -> Applied:
+def _applied(step: Pass, edit: Edit, bytes_made: int) -> Applied:
     uid = -1 if isinstance(edit.node, str) else edit.node.uid
-    return Applied(step.name, uid, edit.label, edit.what)
+    return Applied(step.name, uid, edit.label, edit.what, bytes_made)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import graphopt
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope, constant, new_constant, replace
 from graphopt.ir.text import canonical
@@ -144,3 +145,36 @@ def test_models_are_loaded_from_bytes_and_messages() -> None:
     model = parse(CHAIN)
     assert Model.load(model.to_bytes()).to_bytes() == model.to_bytes()
     assert Model.load(model.to_proto()).to_bytes() == model.to_bytes()
+
+
+SHARED = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,64] x) => (float[N,4,16] y, float[N,16,4] z, float[N,2,32] w)
+<int64[1] first = {0}, int64[1] a = {4}, int64[1] b = {16}>
+{
+  s = Shape (x)
+  n = Gather (s, first)
+  p = Concat <axis = 0> (n, a, b)
+  q = Concat <axis = 0> (n, b, a)
+  c = Div (b, a)
+  h = Div (c, c)
+  d = Add (h, h)
+  e = Mul (b, d)
+  r = Concat <axis = 0> (n, d, e)
+  y = Reshape (x, p)
+  z = Reshape (x, q)
+  w = Reshape (x, r)
+}
+"""
+
+
+def test_constants_never_outgrow_the_original_and_a_second_run_agrees() -> None:
+    model = parse(SHARED)
+    result = graphopt.optimize(model)
+    assert result.model.weight_bytes() <= model.weight_bytes()
+    reasons = [skip.why for step in result.report.steps for skip in step.skips]
+    assert any("outgrow the original's" in why for why in reasons)
+    assert result.report.verdict.verdict == "equal"
+    once = result.model.to_bytes()
+    assert graphopt.optimize(once).model.to_bytes() == once
+    grown = graphopt.optimize(model, limits=graphopt.Limits(growth_bytes=1000))
+    assert [node.op for node in grown.model.nodes()] == ["Reshape"] * 3

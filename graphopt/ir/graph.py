@@ -27,12 +27,16 @@ STANDARD_DOMAINS = frozenset({None, "", "ai.onnx"})
 
 
 class Names:
-    """The names and numbers that are taken in a model, and new ones beside them."""
+    """The names and numbers that are taken in a model, and new ones beside them.
+
+    ``bytes_made`` counts the bytes of all constants that were made since the model was read.
+    """
 
     def __init__(self, taken: set[str], next_uid: int = 0) -> None:
         self.taken = taken
         self.last: dict[str, int] = {}
         self.next_uid = next_uid
+        self.bytes_made = 0
 
     def fresh(self, base: str) -> str:
         """A name that nothing in the model has; ``base`` itself when it is free."""

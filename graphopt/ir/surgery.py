@@ -73,7 +73,10 @@ def splat(tensor: gs.Tensor | None) -> np.generic | None:
 
 def new_constant(graph: Scope, base: str, values: np.ndarray) -> Constant:
     """A constant for a node of ``graph`` to read, with a name made from ``base``."""
-    return Constant(names_of(graph).fresh(base), np.asarray(values))
+    names = names_of(graph)
+    made = Constant(names.fresh(base), np.asarray(values))
+    names.bytes_made += made.nbytes
+    return made
 
 
 def new_tensor(graph: Scope, base: str) -> Variable:

@@ -27,7 +27,7 @@ from graphopt.ir.operators import (
     deterministic,
     schema,
 )
-from graphopt.ir.surgery import Scope, insert, is_used, producer, redirect, remove
+from graphopt.ir.surgery import Scope, insert, is_used, names_of, producer, redirect, remove
 from graphopt.pass_base import Context, Edit, Pass, Skip
 
 UNKNOWN_SIZE_ELEMENTS = 1 << 16
@@ -197,6 +197,8 @@ def become_constant(node: Node, tensor: gs.Tensor, value: np.ndarray) -> None:
         insert(node, "Constant", [], [tensor], {"value": Constant("", value)})
     else:
         redirect(tensor, Constant(tensor.name, value))
+    assert node.graph is not None
+    names_of(node.graph).bytes_made += value.nbytes
 
 
 def _contradiction(tensor: gs.Tensor, value: np.ndarray, context: Context) -> str:
