@@ -148,6 +148,7 @@ class Stage:
             if run.stopped or len(run.edits) == before:
                 break
             context.refresh(infer(run.model.graph, run.model.functions))
+            run.cost = _cost(context)  # what more is known now is nobody's change
         return run
 
     def _settle(
@@ -231,7 +232,7 @@ def _cost(context: Context) -> Change:
             if node.op in MAC_RULES:
                 known = context.macs.get(id(node))
                 if known is None:
-                    known = (node, bind(node_macs(node, context.facts), {}))
+                    known = (node, bind(node_macs(node, context.facts) or 0, {}))
                     context.macs[id(node)] = known
                 macs += known[1]
     return Change(count_nodes(scopes), bytes_in_use(scopes), macs)

@@ -118,7 +118,7 @@ def optimize(
         from graphopt.report.terminal import render_report
 
         console = said.console()
-        console.print(render_report(report, said.verbosity > 0))
+        console.print(render_report(report, said.verbosity > 0, console.width))
         if output != "-":
             console.print(f"wrote {printable(str(target))}", soft_wrap=True)
 

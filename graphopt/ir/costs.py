@@ -50,8 +50,8 @@ def _is_small(constant: Constant) -> bool:
     return "float" in name or name in ("int8", "uint8", "int4", "uint4", "int2", "uint2")
 
 
-def count_macs(model: Model, facts: Facts, bindings: Mapping[str, int] | None = None) -> int:
-    """Multiply-accumulates of one run.
+def count_macs(model: Model, facts: Facts, bindings: Mapping[str, int] | None = None) -> int | None:
+    """Multiply-accumulates of one run; None where a shape that they depend on is not proven.
 
     Both branches of an If count, a Loop or Scan body counts once, a function's body not at all.
 
@@ -62,14 +62,12 @@ def count_macs(model: Model, facts: Facts, bindings: Mapping[str, int] | None = 
     """
     total = 0
     for scope in model.scopes():
-        if not isinstance(scope, Function):
-            total += scope_macs(scope, facts, bindings or {})
+        for node in scope.nodes if not isinstance(scope, Function) else ():
+            macs = node_macs(node, facts)
+            if macs is None:
+                return None
+            total += bind(macs, bindings or {})
     return total
-
-
-def scope_macs(scope: Scope, facts: Facts, bindings: Mapping[str, int]) -> int:
-    """Multiply-accumulates of the nodes of one scope, bodies not included."""
-    return sum(bind(node_macs(node, facts), bindings) for node in scope.nodes if node.op in RULES)
 
 
 def bind(dim: Dim, bindings: Mapping[str, int]) -> int:
@@ -79,15 +77,15 @@ def bind(dim: Dim, bindings: Mapping[str, int]) -> int:
     return evaluate(dim, {name: bindings.get(name, 1) for name in symbols(dim)})
 
 
-def node_macs(node: Node, facts: Facts) -> Dim:
-    """Multiply-accumulates of one node; 0 where its shapes are not known."""
+def node_macs(node: Node, facts: Facts) -> Dim | None:
+    """Multiply-accumulates of one node; None where its shapes are not known."""
     rule = RULES.get(node.op)
     if rule is None or not node.standard or node.dead:
         return 0
     try:
         return rule(node, facts)
     except (IndexError, TypeError, ValueError, KeyError):
-        return 0
+        return None
 
 
 def _shape(node: Node, facts: Facts, index: int, output: bool = False) -> Shape:

@@ -40,8 +40,10 @@ def size(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
-def number(count: float) -> str:
-    """A large number for people."""
+def number(count: float | None) -> str:
+    """A large number for people; a word for what is not known."""
+    if count is None:
+        return "not known"
     for unit in ("", " k", " M", " G"):
         if abs(count) < 1000:
             return f"{count:.0f}" if not unit else f"{count:.2f}{unit}"
@@ -56,7 +58,9 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _change(before: float, after: float) -> str:
+def _change(before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return ""
     if before == after:
         return "="
     return f"{100 * (after - before) / before:+.1f} %" if before else "new"
@@ -69,13 +73,26 @@ def _signed(count: int, show: str) -> str:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        first = index == 0
+        table.add_column(
+            column, justify="left" if first else "right", overflow="fold", no_wrap=first
+        )
     return table
 
 
-def render_report(report: Report, verbose: bool = False) -> RenderableType:
-    """The summary of a run: what each pass did, before and after, the verdict."""
-    parts: list[RenderableType] = [_steps(report.steps, verbose)]
+WIDE = 100
+"""Columns from which on a table shows all that it has."""
+
+
+def render_report(report: Report, verbose: bool = False, width: int = WIDE) -> RenderableType:
+    """The summary of a run: what each pass did, before and after, the verdict.
+
+    Args:
+        report: the report.
+        verbose: whether to show idle passes and the reasons of refusals too.
+        width: columns of the terminal.
+    """
+    parts: list[RenderableType] = [_steps(report.steps, verbose, width >= WIDE)]
     idle = sum(step.status == "unchanged" for step in report.steps)
     if idle and not verbose:
         parts.append(Text(f"{idle} passes found nothing to do", style="dim"))
@@ -97,21 +114,25 @@ def render_report(report: Report, verbose: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def _steps(steps: list[StepReport], verbose: bool) -> Table:
-    table = _table(
-        "pass", "edits", "skips", "nodes", "bytes", "MACs", "largest diff", "time", "status"
-    )
+def _steps(steps: list[StepReport], verbose: bool, wide: bool) -> Table:
+    """One row a pass; on a narrow terminal without what the JSON tells as well."""
+    extra = ("MACs", "largest diff") if wide else ()
+    table = _table("pass", "edits", "skips", "nodes", "bytes", *extra, "time", "status")
     for step in steps:
         if step.status == "unchanged" and not verbose:
             continue
+        largest = step.largest_difference
+        more = (
+            _signed(step.macs, number(abs(step.macs))),
+            "" if largest is None else f"{largest:.1e}",
+        )
         table.add_row(
             step.name,
             str(len(step.edits)),
             str(len(step.skips)) if step.skips else "",
             _signed(step.nodes, str(abs(step.nodes))),
             _signed(step.weight_bytes, size(abs(step.weight_bytes))),
-            _signed(step.macs, number(abs(step.macs))),
-            "" if step.largest_difference is None else f"{step.largest_difference:.1e}",
+            *(more if wide else ()),
             duration(step.seconds),
             Text(step.status, style=_STYLES[step.status]),
         )
@@ -120,13 +141,14 @@ def _steps(steps: list[StepReport], verbose: bool) -> Table:
 
 def _before_after(before: ModelInfo, after: ModelInfo) -> Table:
     table = _table("", "before", "after", "change")
-    for name, a, b, show in (
-        ("nodes", before.nodes, after.nodes, str),
-        ("file", before.file_bytes, after.file_bytes, size),
-        ("weights", before.weight_bytes, after.weight_bytes, size),
-        ("MACs", before.macs, after.macs, number),
+    table.add_row("nodes", str(before.nodes), str(after.nodes), _change(before.nodes, after.nodes))
+    for name, a, b in (
+        ("file", before.file_bytes, after.file_bytes),
+        ("weights", before.weight_bytes, after.weight_bytes),
     ):
-        table.add_row(name, show(a), show(b), _change(a, b))
+        table.add_row(name, size(a), size(b), _change(a, b))
+    macs = before.macs, after.macs
+    table.add_row("MACs", *map(number, macs), _change(*macs))
     return table
 
 
@@ -138,7 +160,7 @@ def _verdict_line(report: Report) -> Text:
         return line.append(f": {printable(verdict.why, 300)}")
     line.append(
         f" on {verdict.samples} sets of inputs, largest difference "
-        f"{verdict.largest_difference:.2e} ({verdict.relative_difference:.1e} relative)"
+        f"{verdict.largest_difference:.1e} ({verdict.relative_difference:.0e} relative)"
     )
     if verdict.verdict == "different":
         line.append(f": {printable(verdict.why, 300)}")

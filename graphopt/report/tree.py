@@ -39,7 +39,8 @@ class ModelInfo:
         nodes: in all scopes, Constant nodes not counted.
         parameters: weights.
         weight_bytes: of all constants.
-        macs: multiply-accumulates of one run; dynamic dimensions as in the first inputs judged with.
+        macs: multiply-accumulates of one run, dynamic dimensions as in the first inputs judged with; None
+            where a shape that they depend on is not proven.
         inputs: what a caller gives.
         outputs: what a caller gets.
     """
@@ -52,7 +53,7 @@ class ModelInfo:
     nodes: int
     parameters: int
     weight_bytes: int
-    macs: int
+    macs: int | None
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
 
