@@ -121,7 +121,7 @@ class _Trial:
                 break
             if self.given_up:  # a run of several parts cannot be replayed: look at one of one part
                 self.sparing, self.given_up = False, False
-                self.vetoes.clear()
+                self.vetoes = {(edit.step, edit.uid) for edit, _ in self.culprits}
                 continue
             self._blame(start, run, verdict)
         self.outcome.model = run.model

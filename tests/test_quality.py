@@ -11,8 +11,10 @@ from graphopt.errors import NativeError
 from graphopt.ir.model import Model
 from graphopt.numerics.statistics import Ratio, ratio, spread
 from graphopt.numerics.tolerance import RELATIVE, compare, jitter
-from graphopt.quality.equivalence import Equivalence, compare_any, witnesses
-from graphopt.quality.inputs import compared_integers, find_feeds, specs
+from graphopt.quality.equivalence import Equivalence, compare_any
+from graphopt.quality.inputs import specs
+from graphopt.quality.search import compared_integers, find_feeds
+from graphopt.quality.witnesses import witnesses
 from graphopt.runtime.native import Native
 from graphopt.testing import parse
 

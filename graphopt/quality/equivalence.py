@@ -24,9 +24,10 @@ from graphopt.errors import NativeDeathError, NativeError, ResourceError
 from graphopt.ir.model import Model
 from graphopt.ir.operators import NONDETERMINISTIC
 from graphopt.ir.storage import EMBED_LIMIT
-from graphopt.ir.surgery import producer
 from graphopt.numerics.tolerance import Difference, compare, jitter
-from graphopt.quality.inputs import Feeds, find_feeds
+from graphopt.quality.inputs import Feeds
+from graphopt.quality.search import find_feeds
+from graphopt.quality.witnesses import witnesses
 from graphopt.runtime.native import Native
 
 RUN_SECONDS = 20.0
@@ -35,9 +36,6 @@ RUN_SECONDS = 20.0
 
 RANDOM = NONDETERMINISTIC | {"Dropout"}
 """Operators whose results may be others each time."""
-
-MAX_WITNESS_DEPTH = 8
-"""Operators above an output that are looked at for witnesses."""
 
 JITTERS = 2
 """Times that the original is run with moved numbers where its rounding noise is wanted."""
@@ -204,35 +202,6 @@ class Equivalence:
                     why = f"{what} {name!r}, input set {number + 1}: {difference.why}"
         worst = max(largest.values(), default=0.0)
         return Verdict(not why, why, worst, relative, largest, len(self.references), self.backend)
-
-
-SATURATING = frozenset(
-    {"ArgMax", "ArgMin", "Clip", "HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh", "TopK"}
-)
-"""Operators whose results say little of their inputs."""
-
-PASSED_THROUGH = frozenset(
-    {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
-)
-"""Operators that are looked through on the way from an output up to a saturating operator."""
-
-
-def witnesses(model: Model) -> list[str]:
-    """Inner tensors of the main graph to compare beside the outputs: what saturating operators read."""
-    found: dict[str, None] = {}
-    for output in model.graph.outputs:
-        node = producer(output)
-        for _ in range(MAX_WITNESS_DEPTH):
-            if node is None or node.op not in SATURATING | PASSED_THROUGH:
-                break
-            tensor = node.inputs[0]
-            made = producer(tensor)
-            if made is None or made.graph is not model.graph:
-                break
-            if node.op in SATURATING and not tensor.is_output:
-                found[tensor.name] = None
-            node = made
-    return list(found)
 
 
 def _moved(value: Any, rng: np.random.Generator) -> Any:
