@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -238,3 +240,15 @@ def _slow() -> bytes:
         + "g () => (float[A] y) <int64[1] n = {30000000}> { z = ConstantOfShape (n)\n y = Exp (z) }"
     )
     return parse(text).to_bytes()
+
+
+def test_beside_other_threads_the_process_is_started_afresh() -> None:
+    done = threading.Event()
+    other = threading.Thread(target=done.wait, daemon=True)
+    other.start()
+    try:
+        with Native(seconds=60) as native:
+            assert native.call("describe")["onnx"]
+    finally:
+        done.set()
+        other.join()

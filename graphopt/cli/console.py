@@ -50,8 +50,12 @@ class Settings:
         if not console.is_terminal or self.verbosity < 0:
             yield lambda progress: None
             return
-        with console.status("reading", spinner="dots") as status:
-            yield lambda progress: status.update(progress.what)
+        from rich.live import Live
+        from rich.text import Text
+
+        # Without a thread of its own: a process with one thread can be forked, which is far cheaper.
+        with Live(Text("reading"), console=console, auto_refresh=False, transient=True) as live:
+            yield lambda progress: live.update(Text(f"{progress.what} …", "dim"), refresh=True)
 
 
 _settings_key = "graphopt.settings"
