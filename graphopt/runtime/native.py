@@ -9,6 +9,7 @@ safe the child is forked, which costs milliseconds; elsewhere it is started afre
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -189,7 +190,8 @@ def _serve(connection: Connection, memory_bytes: int | None) -> None:
 
 
 def _silence() -> None:
-    """Nothing that native code prints reaches the user's terminal."""
+    """Nothing that native code prints, or Python about its death, reaches the user's terminal."""
+    faulthandler.disable()
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
