@@ -8,7 +8,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, helper, numpy_helper
 
-from graphopt.ir.graph import Constant, Function, Graph, Node, Stored, Variable
+from graphopt.ir.graph import Constant, Function, Graph, Node, Variable
 from graphopt.ir.importer import plain_attribute
 
 TensorWriter = Callable[[onnx.TensorProto, Constant], None]
@@ -53,6 +53,7 @@ class Exporter:
     def graph(self, proto: onnx.GraphProto, graph: Graph) -> None:
         """Fill a message with a graph."""
         proto.CopyFrom(graph.proto)
+        proto.ClearField("value_info")
         if proto.name != graph.name:
             proto.name = graph.name
         for node in graph.nodes:
@@ -71,6 +72,7 @@ class Exporter:
         for tensor in graph.declared:
             if id(tensor) in alive and not tensor.is_output and tensor.info is not None:
                 self._declare(proto.value_info, tensor)
+        proto.value_info.extend(graph.proto.value_info)
 
     def function(self, proto: onnx.FunctionProto, function: Function) -> None:
         """Fill a message with a local function; its constants become Constant nodes."""
@@ -252,6 +254,3 @@ def _want(
             break
         shared += 1
     wanted[id(tensor)] = (tensor, path[:shared])
-
-
-__all__ = ["Exporter", "Stored", "TensorWriter", "embed", "place_constants"]

@@ -86,9 +86,8 @@ class Importer:
             if (held := scope.tensors.get(name)) is not None and held.info is infos[name]
         ]
         known = {tensor.name for tensor in graph.declared}
-        dangling = [
-            infos[name] for name in infos if name not in known and name not in scope.tensors
-        ]
+        # what is declared of nothing here, or of an input or output that is declared as such too
+        dangling = [info for name, info in infos.items() if name not in known]
         graph.proto.CopyFrom(_rest_of_graph(proto))
         graph.proto.value_info.extend(dangling)
         return graph

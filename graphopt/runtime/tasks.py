@@ -7,7 +7,7 @@ None.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,3 @@ def _session(model: bytes | str, optimize: bool, threads: int, provider: str) ->
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = optimize
     return onnxruntime.InferenceSession(model, options, providers=[_PROVIDERS[provider]])
-
-
-Handler = Callable[..., Any]

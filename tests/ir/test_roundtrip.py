@@ -428,3 +428,11 @@ def test_damage_is_a_model_error_or_harmless(noise: bytes, place: int, insert: b
             assert constant.values.shape == tuple(constant.shape)
         except ModelError:
             continue
+
+
+def test_a_declaration_of_an_input_or_output_beside_its_own_is_kept() -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[N] y) { y = Relu (x) }'
+    )
+    model.graph.value_info.extend([model.graph.input[0], model.graph.output[0]])
+    assert Model.load(model).to_proto() == model
