@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from graphopt.bench import Bench
     from graphopt.compare import Comparison
     from graphopt.numerics.statistics import Spread
-    from graphopt.report.tree import ModelInfo, Report, StepReport
+    from graphopt.report.models import ModelInfo
+    from graphopt.report.tree import Report, StepReport
 
 _STYLES = {
     "applied": "green",

@@ -4,58 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from graphopt.errors import UsageError
+from graphopt.report.judgement import (
+    BudgetInfo,
+    DataInfo,
+    GateInfo,
+    MeasureInfo,
+    SensitivityInfo,
+    VerdictInfo,
+)
+from graphopt.report.models import GraphInfo, LatencyInfo, LayerInfo, ModelInfo
+from graphopt.report.schema import read
 
 SCHEMA = "graphopt.report/1"
 """The version of the report's form. Fields may be added within a version, never changed or removed."""
 
 Status = Literal["applied", "unchanged", "eased", "rolled back", "failed"]
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of a model: name, element type and dimensions as declared."""
-
-    name: str
-    dtype: str
-    shape: list[int | str] | None
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model in figures.
-
-    Attributes:
-        path: where it stands; empty for a model in memory.
-        sha256: of the file.
-        file_bytes: of the model file, without data files beside it.
-        ir_version: of the format.
-        opset: of the standard operators.
-        nodes: in all scopes, Constant nodes not counted.
-        parameters: weights.
-        weight_bytes: of all constants.
-        macs: multiply-accumulates of one run, dynamic dimensions as in the first inputs judged with; None
-            where a shape that they depend on is not proven.
-        inputs: what a caller gives.
-        outputs: what a caller gets.
-    """
-
-    path: str
-    sha256: str
-    file_bytes: int
-    ir_version: int
-    opset: int
-    nodes: int
-    parameters: int
-    weight_bytes: int
-    macs: int | None
-    inputs: list[TensorInfo]
-    outputs: list[TensorInfo]
 
 
 @dataclass(frozen=True)
@@ -80,19 +48,22 @@ class StepReport:
 
     Attributes:
         name: of the pass.
-        status: applied; unchanged (nothing to do); eased (some edits taken back); rolled back (all
-            edits taken back); failed (it raised an error and was left out).
+        status: applied; unchanged (nothing to do); eased (milder than asked for, or some edits taken
+            back); rolled back (all edits taken back); failed (it raised an error and was left out).
         exact: whether the pass promises equal results up to rounding.
         options: its fields.
         edits: what it changed, in order.
         skips: what it refused, and why.
-        taken_back: edits that made the result wrong, with what went wrong.
+        taken_back: edits that made the result wrong or too lossy, with what went wrong.
         nodes: change in the number of nodes.
         weight_bytes: change in bytes of constants.
         macs: change in multiply-accumulates.
         seconds: spent in the pass.
         largest_difference: of any output of its stage from the original; None if not measured.
         error: why it failed.
+        eased: what was eased, in words; empty where nothing was.
+        made: names of nodes that are there since this pass.
+        removed: names of nodes that are gone since this pass.
     """
 
     name: str
@@ -108,34 +79,40 @@ class StepReport:
     seconds: float = 0.0
     largest_difference: float | None = None
     error: str = ""
-
-
-@dataclass(frozen=True)
-class VerdictInfo:
-    """The judgement of the result against the original.
-
-    Attributes:
-        verdict: equal; different; or unproven, when nothing could run the original.
-        why: what differs or why nothing is proven.
-        largest_difference: the largest absolute difference of any output.
-        relative_difference: the same in units of the output's size.
-        outputs: the largest absolute difference by output.
-        samples: sets of inputs compared.
-        runtime: what ran the models.
-    """
-
-    verdict: Literal["equal", "different", "unproven"]
-    why: str
-    largest_difference: float
-    relative_difference: float
-    outputs: dict[str, float]
-    samples: int
-    runtime: str
+    eased: str = ""
+    made: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that came of one run."""
+    """Everything that came of one run.
+
+    Attributes:
+        schema: the version of this form.
+        tool: name and version.
+        command: the command line that reproduces the run.
+        input: the original.
+        output: the result.
+        steps: what each pass did, in order.
+        verdict: whether result and original are equal.
+        seconds: of the whole run.
+        environment: versions and hardware.
+        warnings: what else to know.
+        exit_code: of the command.
+        data: what was judged on; None where no data was given.
+        budget: what could be lost; None where no lossy pass ran.
+        gates: every candidate of a lossy pass, in the order judged.
+        gate: the result as a whole against the budget; None where nothing lossy is in it.
+        measures: metrics of the result, by output.
+        latency: None where it was not measured.
+        simplification: bytes of the result / bytes of the original.
+        layers: layers with weights, in order.
+        graph_before: the original's graph; None where it was not asked for.
+        graph_after: the result's graph.
+        sensitivity: loss by layer and strength, where it was measured.
+        seed: of everything that is random.
+    """
 
     schema: str
     tool: dict[str, str]
@@ -148,6 +125,18 @@ class Report:
     environment: dict[str, str]
     warnings: list[str] = field(default_factory=list)
     exit_code: int = 0
+    data: DataInfo | None = None
+    budget: BudgetInfo | None = None
+    gates: list[GateInfo] = field(default_factory=list)
+    gate: GateInfo | None = None
+    measures: list[MeasureInfo] = field(default_factory=list)
+    latency: LatencyInfo | None = None
+    simplification: float | None = None
+    layers: list[LayerInfo] = field(default_factory=list)
+    graph_before: GraphInfo | None = None
+    graph_after: GraphInfo | None = None
+    sensitivity: list[SensitivityInfo] = field(default_factory=list)
+    seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts and lists."""
@@ -168,66 +157,6 @@ class Report:
             tree = json.loads(text)
             if tree.get("schema") != SCHEMA:
                 raise UsageError(f"not a report of the form {SCHEMA}")
-            return typing.cast("Report", _read(cls, tree))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return typing.cast("Report", read(cls, tree))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UsageError(f"the report cannot be read: {error}") from None
-
-
-def _read(kind: Any, value: Any) -> Any:
-    """Build a value of an annotated type from plain JSON."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        known = {f.name for f in dataclasses.fields(kind)}
-        return kind(**{k: _read(hints[k], v) for k, v in value.items() if k in known})  # type: ignore[operator]
-    if origin is list:
-        return [_read(args[0], entry) for entry in value]
-    if origin is dict:
-        return {key: _read(args[1], entry) for key, entry in value.items()}
-    if origin in (types.UnionType, typing.Union) and value is not None:
-        inner = [
-            arg for arg in args if typing.get_origin(arg) is list or dataclasses.is_dataclass(arg)
-        ]
-        return _read(inner[0], value) if inner else value
-    return value
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the report."""
-    definitions: dict[str, Any] = {}
-    root = _schema(Report, definitions)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA,
-        **root,
-        "$defs": dict(sorted(definitions.items())),
-    }
-
-
-_PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
-
-
-def _schema(kind: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        name = kind.__name__ if isinstance(kind, type) else type(kind).__name__
-        if name not in definitions:
-            definitions[name] = {}
-            hints = typing.get_type_hints(kind)
-            definitions[name] = {
-                "type": "object",
-                "properties": {
-                    f.name: _schema(hints[f.name], definitions) for f in dataclasses.fields(kind)
-                },
-                "required": [f.name for f in dataclasses.fields(kind)],
-            }
-        return {"$ref": f"#/$defs/{name}"}
-    if origin is Literal:
-        return {"enum": list(args)}
-    if origin is list:
-        return {"type": "array", "items": _schema(args[0], definitions)}
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _schema(args[1], definitions)}
-    if origin in (types.UnionType, typing.Union):
-        return {"anyOf": [_schema(arg, definitions) for arg in args]}
-    return {"type": _PLAIN[kind]} if kind in _PLAIN else {}
