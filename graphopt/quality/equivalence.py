@@ -11,22 +11,19 @@ evaluator of the onnx package. The original runs once; its outputs are kept.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import helper
 
 from graphopt.errors import NativeDeathError, NativeError, ResourceError
 from graphopt.ir.model import Model
 from graphopt.ir.operators import NONDETERMINISTIC
-from graphopt.ir.storage import EMBED_LIMIT
 from graphopt.numerics.tolerance import Difference, compare, jitter
 from graphopt.quality.inputs import Feeds
 from graphopt.quality.search import find_feeds
+from graphopt.quality.session import Opened
 from graphopt.quality.witnesses import witnesses
 from graphopt.runtime.native import Native
 
@@ -72,6 +69,7 @@ class Equivalence:
         native: the process to run models in.
         data: real inputs, each a complete set of feeds; drawn ones are used where it is empty.
         seconds: how long one run may take.
+        provider: what runs the models, as in ``cpu`` or ``cuda:0``.
     """
 
     def __init__(
@@ -80,8 +78,10 @@ class Equivalence:
         native: Native,
         data: Sequence[Feeds] = (),
         seconds: float = RUN_SECONDS,
+        provider: str = "cpu",
     ) -> None:
         self.native = native
+        self.provider = provider
         self.seconds = seconds
         self.original = original
         self.data = list(data)
@@ -92,7 +92,7 @@ class Equivalence:
         self.opened = False
         self._ready = False
         self._noise: list[list[float]] | None = None
-        self.outputs = [tensor.name for tensor in original.graph.outputs]
+        self.outputs = [str(tensor.name) for tensor in original.graph.outputs]
         self.witnesses = witnesses(original)
 
     def prepare(self) -> None:
@@ -117,7 +117,7 @@ class Equivalence:
 
     def _prepare(self, backend: str) -> None:
         names = self.outputs + self.witnesses
-        with _Opened(self.native, self.original, backend, self.seconds, names) as session:
+        with self._opened(self.original, names, backend) as session:
             self.opened = self.opened or backend == "ort"
             if self.data:
                 self.feeds = self.data
@@ -129,7 +129,21 @@ class Equivalence:
             if self.references and self._is_random(session):
                 self.references, self.why = [], "its results are random"
 
-    def _is_random(self, session: _Opened) -> bool:
+    def against(self, model: Model) -> Equivalence:
+        """A judge that compares with another model, on the same inputs."""
+        return Equivalence(model, self.native, self.feeds, self.seconds, self.provider)
+
+    def _opened(self, model: Model, names: Sequence[str], backend: str) -> Opened:
+        return Opened(
+            self.native,
+            model,
+            names,
+            backend=backend,
+            seconds=self.seconds,
+            provider=self.provider,
+        )
+
+    def _is_random(self, session: Opened) -> bool:
         """Whether the original gives other results when it is run again."""
         if all(node.op not in RANDOM for node in self.original.nodes()):
             return False
@@ -155,7 +169,7 @@ class Equivalence:
         made = {t.name for node in candidate.graph.nodes for t in node.outputs}
         names = self.outputs + [name for name in self.witnesses if name in made]
         try:
-            with _Opened(self.native, candidate, self.backend, self.seconds, names) as session:
+            with self._opened(candidate, names, self.backend) as session:
                 found = [dict(zip(names, session.run(f), strict=True)) for f in self.feeds]
         except NativeError as error:
             return Verdict(False, f"it does not run: {error.what}", backend=self.backend)
@@ -177,7 +191,7 @@ class Equivalence:
             if constant.dtype.kind == "f":
                 constant.values = jitter(constant.values, rng)
         names = self.outputs + self.witnesses
-        with _Opened(self.native, moved, self.backend, self.seconds, names) as session:
+        with self._opened(moved, names, self.backend) as session:
             for found, feeds, expected in zip(noise, self.feeds, self.references, strict=True):
                 outputs = session.run({name: _moved(value, rng) for name, value in feeds.items()})
                 for index, (reference, result) in enumerate(zip(expected, outputs, strict=True)):
@@ -228,52 +242,3 @@ def compare_any(reference: Any, result: Any, noise: float = 0.0) -> Difference:
             return Difference(False, why="a map with other keys")
         return compare_any(list(reference.values()), list(result.values()), noise)
     return compare(np.asarray(reference), np.asarray(result), noise)
-
-
-class _Opened:
-    """A model opened as a session in the native process."""
-
-    def __init__(
-        self, native: Native, model: Model, backend: str, seconds: float, names: Sequence[str]
-    ) -> None:
-        self.native = native
-        self.model = model
-        self.backend = backend
-        self.seconds = seconds
-        self.names = names
-        self.key = f"{backend}:{id(model)}"
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._open()
-
-    def _open(self) -> None:
-        source = self._source(self.model)
-        self.native.call("open", self.key, source, self.backend, seconds=2 * self.seconds)
-        self.generation = self.native.generation
-
-    def _source(self, model: Model) -> bytes | str:
-        extra = self.names[len(model.graph.outputs) :]
-        if model.weight_bytes() <= EMBED_LIMIT:
-            proto = model.to_proto()
-            proto.graph.output.extend(map(helper.make_empty_tensor_value_info, extra))
-            return bytes(proto.SerializeToString())
-        self.names = self.names[: len(model.graph.outputs)]
-        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
-        path = Path(self._folder.name) / "model.onnx"
-        model.save(path)
-        return str(path)
-
-    def run(self, feeds: Feeds) -> list[Any]:
-        if not self.native.alive or self.generation != self.native.generation:
-            self._open()  # the process that held the session died
-        names = list(self.names)
-        answer: list[Any] = self.native.call("run", self.key, feeds, names, seconds=self.seconds)
-        return answer
-
-    def __enter__(self) -> _Opened:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(NativeError):
-            self.native.call("close", self.key)
-        if self._folder is not None:
-            self._folder.cleanup()

@@ -1,0 +1,96 @@
+"""A model opened in the native process, ready to be run again and again."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onnx import helper
+
+from graphopt.errors import NativeError
+from graphopt.ir.model import Model
+from graphopt.ir.storage import EMBED_LIMIT
+from graphopt.quality.inputs import Feeds
+from graphopt.runtime.native import Native
+
+
+class Opened:
+    """A model opened as a session; a context manager that closes it.
+
+    Args:
+        native: the process.
+        model: the model.
+        names: the tensors that a run returns: the model's outputs, then inner tensors of its main graph.
+        backend: ``ort`` or ``reference``.
+        seconds: how long one run may take.
+        optimize: whether ONNX Runtime may apply its own graph optimizations.
+        provider: what runs it, as in ``cpu`` or ``cuda:0``.
+        threads: for one operator.
+
+    Raises:
+        NativeError: the model cannot be opened.
+    """
+
+    def __init__(
+        self,
+        native: Native,
+        model: Model,
+        names: Sequence[str],
+        *,
+        backend: str = "ort",
+        seconds: float = 60.0,
+        optimize: bool = False,
+        provider: str = "cpu",
+        threads: int = 1,
+    ) -> None:
+        self.native = native
+        self.model = model
+        self.names = list(names)
+        self.seconds = seconds
+        self.how = (backend, optimize, threads, provider)
+        self.key = f"{self.how}:{id(model)}"
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        source = self._source()
+        self.native.call("open", self.key, source, *self.how, seconds=2 * self.seconds)
+        self.generation = self.native.generation
+
+    def _source(self) -> bytes | str:
+        if self.model.weight_bytes() <= EMBED_LIMIT:
+            proto = self.model.to_proto()
+            known = {output.name for output in proto.graph.output}
+            extra = [name for name in self.names if name not in known]
+            proto.graph.output.extend(map(helper.make_empty_tensor_value_info, extra))
+            return bytes(proto.SerializeToString())
+        outputs = {output.name for output in self.model.graph.outputs}
+        self.names = [name for name in self.names if name in outputs]
+        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
+        path = Path(self._folder.name) / "model.onnx"
+        self.model.save(path)
+        return str(path)
+
+    def run(self, feeds: Feeds) -> list[Any]:
+        """The named tensors for one set of inputs.
+
+        Raises:
+            NativeError: the model does not run on it.
+        """
+        if not self.native.alive or self.generation != self.native.generation:
+            self._open()  # the process that held the session died
+        names = list(self.names)
+        answer: list[Any] = self.native.call("run", self.key, feeds, names, seconds=self.seconds)
+        return answer
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(NativeError):
+            self.native.call("close", self.key)
+        if self._folder is not None:
+            self._folder.cleanup()
