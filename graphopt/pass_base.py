@@ -13,7 +13,7 @@ import abc
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -23,6 +23,9 @@ from graphopt.ir.graph import Graph, Node
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope
+
+if TYPE_CHECKING:
+    from graphopt.quality.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,9 @@ T = TypeVar("T")
 FREE_BYTES = 64
 """Bytes that a constant may take in the place of a node whatever the budget says."""
 
+Observe = Callable[[Model, Sequence[Any]], "dict[Any, Any]"]
+"""Statistics of a model's tensors on the calibration data, by request; see ``graphopt.runtime.observing``."""
+
 Evaluate = Callable[[Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"]
 """Computes tensors by nodes whose inputs are constants; by ``id``, the values or why there are none."""
 
@@ -104,6 +110,10 @@ class Context:
         rng: the only source of randomness.
         vetoed: nodes, by ``uid``, at which the running pass may not act.
         macs: multiply-accumulates of nodes on the present facts, by ``id``, with the node itself.
+        data: the user's data, of which a pass may look at the calibration part only; None where there is
+            none.
+        observe: runs a model over the calibration part and gives statistics of its tensors; None where
+            there is no data.
     """
 
     model: Model
@@ -114,6 +124,8 @@ class Context:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     vetoed: frozenset[int] = frozenset()
     macs: dict[int, tuple[Node, int]] = field(default_factory=dict)
+    data: Dataset | None = None
+    observe: Observe | None = None
     _scopes: list[Scope] | None = None
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
     _tried: set[tuple[str, int]] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""A stage: consecutive exact passes on one copy of a model, run to a fixed point.
+"""A stage: consecutive exact passes on one copy of a model, run to a fixed point; or a lossy pass, run once.
 
 Every edit has a number. The same model, passes and vetoes give the same edits, so a stage can be
 replayed up to its n-th edit, and a wrong result can be traced to the one edit that made it.
@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from graphopt.ir.costs import RULES as MAC_RULES
 from graphopt.ir.costs import bind, bytes_in_use, count_nodes, node_macs
 from graphopt.ir.graph import Function
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope, names_of, tidy
-from graphopt.pass_base import Context, Edit, Evaluate, Limits, Pass, Skip
+from graphopt.pass_base import Context, Edit, Evaluate, Limits, Observe, Pass, Skip
+from graphopt.quality.data import Dataset
 
 MAX_ROUNDS = 200
 """Rounds of all passes after which a stage stops: far beyond what any model needs."""
@@ -63,7 +66,20 @@ class Change:
 
 @dataclass
 class StageRun:
-    """What came of running a stage."""
+    """What came of running a stage.
+
+    Attributes:
+        model: the changed copy.
+        edits: in the order made.
+        skips: reasons of refusals by node, by pass.
+        seconds: spent, by pass.
+        changes: of the costs, by pass.
+        cost: of the model now.
+        stopped: whether a limit of edits ended the run.
+        made: names of nodes that are there since a pass.
+        removed: names of nodes that are gone since a pass.
+        present: the names of the nodes that there are now, by number.
+    """
 
     model: Model
     edits: list[Applied] = field(default_factory=list)
@@ -72,6 +88,9 @@ class StageRun:
     changes: dict[str, Change] = field(default_factory=dict)
     cost: Change = field(default_factory=Change)
     stopped: bool = False
+    made: dict[str, list[str]] = field(default_factory=dict)
+    removed: dict[str, list[str]] = field(default_factory=dict)
+    present: dict[int, str] = field(default_factory=dict)
 
     def followed_by(self, later: StageRun) -> StageRun:
         """What came of this run and of another one on its result."""
@@ -85,8 +104,22 @@ class StageRun:
             name: {**self.skips.get(name, {}), **later.skips.get(name, {})}
             for name in (*self.skips, *later.skips)
         }
-        edits = self.edits + later.edits
-        return StageRun(later.model, edits, skips, seconds, changes, later.cost, later.stopped)
+        return StageRun(
+            later.model,
+            self.edits + later.edits,
+            skips,
+            seconds,
+            changes,
+            later.cost,
+            later.stopped,
+            _merged(self.made, later.made),
+            _merged(self.removed, later.removed),
+            later.present,
+        )
+
+
+def _merged(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: first.get(name, []) + second.get(name, []) for name in (*first, *second)}
 
 
 @dataclass(frozen=True)
@@ -98,12 +131,23 @@ class Stage:
         limits: what they may spend.
         evaluate: how constants are computed; None to fold only what needs no runtime.
         original_bytes: bytes of the original's constants, which bound their growth.
+        data: what passes may look at; None where there is no data.
+        observe: gives statistics of tensors on that data.
+        seed: of the passes' randomness.
     """
 
     passes: Sequence[Pass]
     limits: Limits = field(default_factory=Limits)
     evaluate: Evaluate | None = None
     original_bytes: int | None = None
+    data: Dataset | None = None
+    observe: Observe | None = None
+    seed: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the result must equal what the stage began with."""
+        return all(step.exact for step in self.passes)
 
     def excess(self, run: StageRun) -> int:
         """By how many bytes the constants of a run outgrow what they may take; 0 where they do not."""
@@ -134,14 +178,10 @@ class Stage:
         if limit == 0:
             return run
         allowed = model.weight_bytes() if self.original_bytes is None else self.original_bytes
-        context = Context(
-            run.model,
-            infer(run.model.graph, run.model.functions),
-            self.limits,
-            evaluate=self.evaluate,
-        )
+        context = self.context(run.model)
         run.cost = _cost(context)
-        for _ in range(MAX_ROUNDS):
+        run.present = _labels(context)
+        for _ in range(MAX_ROUNDS if self.exact else 1):
             before = len(run.edits)
             context.budget = allowed + self.limits.growth_bytes - bytes_in_use(context.scopes())
             self._settle(run, context, vetoes, limit, progress)
@@ -150,6 +190,18 @@ class Stage:
             context.refresh(infer(run.model.graph, run.model.functions))
             run.cost = _cost(context)  # what more is known now is nobody's change
         return run
+
+    def context(self, model: Model) -> Context:
+        """What the passes of this stage may ask for, of one model."""
+        return Context(
+            model,
+            infer(model.graph, model.functions),
+            self.limits,
+            evaluate=self.evaluate,
+            rng=np.random.default_rng(self.seed),
+            data=self.data,
+            observe=self.observe,
+        )
 
     def _settle(
         self,
@@ -161,7 +213,7 @@ class Stage:
     ) -> None:
         """Run the passes round and round on the same facts; a pass rests while nothing changes."""
         seen: dict[int, int] = {}
-        for _ in range(MAX_ROUNDS):
+        for _ in range(MAX_ROUNDS if self.exact else 1):
             start = len(run.edits)
             for index, step in enumerate(self.passes):
                 if seen.get(index) == len(run.edits):
@@ -190,6 +242,10 @@ class Stage:
             for scope in run.model.scopes():
                 tidy(scope)
             context.refresh()
+            now = _labels(context)
+            run.made.setdefault(step.name, []).extend(_only_in(now, run.present))
+            run.removed.setdefault(step.name, []).extend(_only_in(run.present, now))
+            run.present = now
             run.cost = _cost(context)
             change = run.changes.setdefault(step.name, Change())
             change.nodes += run.cost.nodes - cost.nodes
@@ -221,6 +277,15 @@ class Stage:
                 run.stopped = True
                 return False
         return True
+
+
+def _labels(context: Context) -> dict[int, str]:
+    """The nodes that there are, by number, with their names for people."""
+    return {node.uid: node.label for scope in context.scopes() for node in scope.nodes}
+
+
+def _only_in(first: dict[int, str], second: dict[int, str]) -> list[str]:
+    return [label for uid, label in first.items() if uid not in second]
 
 
 def _cost(context: Context) -> Change:

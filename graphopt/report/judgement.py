@@ -75,7 +75,7 @@ class BudgetInfo:
 
 @dataclass(frozen=True)
 class GateInfo:
-    """The judgement of one candidate on the evaluation data.
+    """The judgement of one candidate on the evaluation data; None stands for numbers that are not finite.
 
     Attributes:
         step: the pass that made the candidate; empty for the result as a whole.
@@ -102,11 +102,11 @@ class GateInfo:
     verdict: Literal["pass", "fail", "unsure"]
     accepted: bool
     metric: str
-    before: float
-    after: float
-    drop: float
-    low: float
-    high: float
+    before: float | None
+    after: float | None
+    drop: float | None
+    low: float | None
+    high: float | None
     limit: float | None
     confidence: float
     samples: int

@@ -87,4 +87,4 @@ class Metric(abc.ABC):
 
         Points of the value itself, unless a metric says otherwise.
         """
-        return before - after if self.higher_is_better else after - before
+        return np.subtract(before, after) if self.higher_is_better else np.subtract(after, before)
