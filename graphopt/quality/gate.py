@@ -5,8 +5,8 @@ The drop is measured between the original and the candidate on the same samples,
 lower end exceeds it, and *unsure* where there are too few samples to tell, with the number that would tell.
 
 A run judges many candidates and keeps one that passes, so chance has as many tries. The k-th candidate is
-judged at an error rate of ``(6 / pi^2) (1 - confidence) / k^2``. These rates sum up to ``1 - confidence``: that
-bounds the chance that a run, as a whole, lets anything pass that loses more than was allowed.
+judged at an error rate of ``(6 / pi^2) (1 - confidence) / k^2``. These rates sum up to ``1 - confidence``:
+that bounds the chance that a run, as a whole, lets anything pass that loses more than was allowed.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class GateVerdict:
     """What the gate found.
 
     Attributes:
+        metric: that was judged by.
         verdict: pass, fail or unsure.
         before: the metric of the original.
         after: of the candidate.
@@ -109,6 +110,7 @@ class GateVerdict:
         why: in words.
     """
 
+    metric: str
     verdict: Literal["pass", "fail", "unsure"]
     before: float
     after: float
@@ -155,7 +157,16 @@ class Gate:
             why = f"the candidate does not run: {error.what}"
             limit = _limit(self.budget, self.metric, before)
             return GateVerdict(
-                "fail", value, math.nan, lost, limit, confidence, len(before), None, why
+                self.metric.name,
+                "fail",
+                value,
+                math.nan,
+                lost,
+                limit,
+                confidence,
+                len(before),
+                None,
+                why,
             )
         return verdict(self.budget, self.metric, before, after, confidence)
 
@@ -192,6 +203,7 @@ def verdict(
     if kind == "unsure" and limit is not None:
         more = samples_to_decide(interval, samples, limit)
     return GateVerdict(
+        metric.name,
         kind,
         metric.value(before),
         metric.value(after),
