@@ -128,7 +128,7 @@ def choose(
     recipe: Recipe | str | os.PathLike[str] | None,
     skip: Sequence[str],
 ) -> Recipe:
-    """The recipe that a request stands for.
+    """The recipe that a request stands for; passes that are named one by one begin with a folded graph.
 
     Raises:
         UsageError: both passes and a recipe are given, or one of them is wrong.
@@ -136,7 +136,7 @@ def choose(
     if passes is not None and recipe is not None:
         raise UsageError("passes and a recipe were both given", "Give one of them")
     if passes is not None:
-        chosen = Recipe.parse(passes)
+        chosen = Recipe.parse(passes).folded()
     elif isinstance(recipe, Recipe):
         chosen = recipe
     else:

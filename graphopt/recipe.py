@@ -191,6 +191,15 @@ class Recipe:
             raise UsageError(f"in the recipe {shown}, skip must be a list of names")
         return recipe.without(skip)
 
+    def folded(self) -> Recipe:
+        """The recipe with folding before a lossy pass that would otherwise come first.
+
+        Lossy passes look for weights in initializers and for normalizations in the layers before them.
+        """
+        if not self.passes or self.passes[0].exact:
+            return self
+        return Recipe((*Recipe.default().passes, *self.passes), self.name)
+
     def without(self, names: Sequence[str]) -> Recipe:
         """The recipe without some passes.
 

@@ -197,6 +197,12 @@ def redirect(old: gs.Tensor, new: gs.Tensor) -> None:
             read[position] = new
 
 
+def discard(graph: Scope, constant: Constant) -> None:
+    """Drop an initializer of a scope that nothing reads any more; one in use stays."""
+    if not is_used(constant):
+        graph.initializers = [t for t in graph.initializers if t is not constant]
+
+
 def _rename(node: Node, source: gs.Tensor, target: gs.Tensor) -> bool:
     """Let the node that computes ``source`` compute the graph output ``target`` in its place."""
     made = producer(source)
