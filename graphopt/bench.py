@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from graphopt.errors import ModelError, NativeError
+from graphopt.ir.costs import count_nodes
 from graphopt.ir.model import Model
-from graphopt.numerics.statistics import Ratio, Spread, ratio, spread
+from graphopt.numerics.statistics import Ratio, Spread, ratio_of_blocks, spread
 from graphopt.quality.equivalence import Equivalence
 from graphopt.quality.inputs import Feeds
+from graphopt.report.models import LatencyInfo, NodeTime, RatioInfo, SpreadInfo
 from graphopt.runtime.native import Native
+from graphopt.runtime.profiling import NodeSeconds
+from graphopt.runtime.providers import Provider, require
+from graphopt.runtime.timing import Timings, time_models
 
 Claim = Literal["faster", "slower", "no difference beyond noise"]
 
 LEAST_DIFFERENCE = 0.02
 """A relative difference below this is never claimed, however narrow the interval."""
+
+REQUEST_SECONDS = 300.0
+"""How long loading a model, or searching inputs for it, may take."""
+
+PROFILE_RUNS = 20
+"""Runs that are profiled at most."""
+
+PROFILE_EVENTS = 100_000
+"""Runs of nodes that are profiled: about as many as fit into 100 MB of the profiler's file."""
+
+PROFILE_SECONDS = 20.0
+"""How long the runs of one model may be profiled."""
+
+DEAREST = 20
+"""Nodes that are named of each model."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +49,14 @@ class Bench:
     Attributes:
         first: seconds of the first model.
         second: seconds of the second; None where there is one model only.
-        ratio: seconds of the second over seconds of the first, round by round.
+        ratio: seconds of the second over seconds of the first.
         control: the same ratio of the first model with itself; what it is off by is noise.
         claim: what the figures allow to say of the second model.
         rounds: how many rounds were timed.
         threads: threads for one operator.
         optimizations: whether ONNX Runtime's own graph optimizations were on.
         shapes: the shapes of the inputs.
+        provider: what ran the models.
     """
 
     first: Spread
@@ -43,6 +68,7 @@ class Bench:
     threads: int
     optimizations: bool
     shapes: dict[str, list[int]]
+    provider: str = "cpu"
 
 
 def bench(
@@ -50,61 +76,81 @@ def bench(
     second: Model | None = None,
     *,
     feeds: Feeds | None = None,
-    rounds: int = 50,
+    rounds: int = 60,
     threads: int = 1,
     optimizations: bool = True,
-    seconds: float = 120.0,
+    seconds: float = 60.0,
     memory_bytes: int | None = None,
+    provider: str = "cpu",
 ) -> Bench:
     """Time one model, or two against each other.
 
-    The models run in turns in one process, in alternating order, and the first runs a second time under
-    another session as a control.
+    The models run in turns, in several blocks with sessions of their own, and the first runs a second time
+    under another session as a control.
 
     Args:
         first: a model.
         second: another with the same inputs.
         feeds: the inputs; drawn at random where this is None.
-        rounds: how many rounds to time.
+        rounds: how many rounds to time at most.
         threads: threads for one operator.
         optimizations: whether ONNX Runtime may apply its own graph optimizations.
-        seconds: how long a request to the runtime may take.
-        memory_bytes: address space that it may use.
+        seconds: how long to time; a few rounds are timed however long they take.
+        memory_bytes: address space that the runtime may use on the CPU.
+        provider: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         ModelError: a model does not run, or no inputs for it were found.
+        ProviderError: the provider is missing.
+        UsageError: there is no such provider.
     """
-    with Native(memory_bytes, seconds) as native:
-        if feeds is None:
-            judge = Equivalence(first, native)
-            judge.prepare()
-            if judge.backend != "ort":
-                raise ModelError(
-                    f"the model cannot be timed: {judge.why or 'ONNX Runtime does not run it'}"
-                )
-            feeds = judge.feeds[0]
-        models = {"first": first, "control": first}
-        if second is not None:
-            models["second"] = second
+    chosen = Provider.parse(provider)
+    models = {"first": first, "control": first}
+    if second is not None:
+        models["second"] = second
+    with ExitStack() as stack:
+        native = stack.enter_context(Native(chosen.address_space(memory_bytes), REQUEST_SECONDS))
+        require(native, chosen)
+        given = _found_feeds(first, native) if feeds is None else feeds
         try:
-            for key, model in models.items():
-                native.call("open", key, model.to_bytes(), "ort", optimizations, threads)
-            timings = native.call("time", list(models), feeds, rounds, 3)
+            timings = time_models(
+                native,
+                _written(models, stack),
+                given,
+                rounds=rounds,
+                seconds=seconds,
+                threads=threads,
+                optimize=optimizations,
+                provider=chosen,
+            )
         except NativeError as error:
             raise ModelError(f"the model cannot be timed: {error.what}") from None
-    times = dict(zip(models, timings, strict=True))
-    control = ratio(times["control"], times["first"])
-    found = ratio(times["second"], times["first"]) if second is not None else None
+    return _result(timings, second is not None, threads, optimizations, given, chosen)
+
+
+def _result(
+    timings: Timings,
+    compared: bool,
+    threads: int,
+    optimizations: bool,
+    feeds: Feeds,
+    provider: Provider,
+) -> Bench:
+    """What timings say."""
+    blocks = timings.blocks
+    control = ratio_of_blocks(blocks["control"], blocks["first"])
+    found = ratio_of_blocks(blocks["second"], blocks["first"]) if compared else None
     return Bench(
-        spread(times["first"]),
-        spread(times["second"]) if second is not None else None,
+        spread(timings.all("first")),
+        spread(timings.all("second")) if compared else None,
         found,
         control,
         None if found is None else claim(found, control),
-        rounds,
+        timings.rounds,
         threads,
         optimizations,
         {name: list(getattr(value, "shape", ())) for name, value in feeds.items()},
+        str(provider),
     )
 
 
@@ -116,3 +162,143 @@ def claim(found: Ratio, control: Ratio) -> Claim:
     if found.low > 1 + noise:
         return "slower"
     return "no difference beyond noise"
+
+
+def measure_latency(
+    before: Model,
+    after: Model,
+    feeds: Feeds,
+    *,
+    provider: str | Provider = "cpu",
+    threads: int = 1,
+    rounds: int = 60,
+    seconds: float = 60.0,
+    memory_bytes: int | None = None,
+) -> LatencyInfo:
+    """Time the original and the result against each other, and profile both node by node.
+
+    Args:
+        before: the original.
+        after: the result, with the same inputs.
+        feeds: what both run on.
+        provider: ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: threads for one operator.
+        rounds: how many rounds to time at most.
+        seconds: how long to time; a few rounds are timed however long they take.
+        memory_bytes: address space that the runtime may use on the CPU.
+
+    Raises:
+        ModelError: a model does not run.
+        ProviderError: the provider is missing.
+        UsageError: there is no such provider.
+    """
+    timed = bench(
+        before,
+        after,
+        feeds=feeds,
+        rounds=rounds,
+        threads=threads,
+        seconds=seconds,
+        memory_bytes=memory_bytes,
+        provider=str(provider),
+    )
+    assert timed.second is not None
+    assert timed.ratio is not None
+    assert timed.claim is not None
+    chosen = Provider.parse(timed.provider)
+    nodes_before, nodes_after = (
+        profile_nodes(model, feeds, provider=chosen, threads=threads, memory_bytes=memory_bytes)
+        for model in (before, after)
+    )
+    return LatencyInfo(
+        provider=timed.provider,
+        threads=threads,
+        rounds=timed.rounds,
+        before=SpreadInfo(timed.first.p50, timed.first.p10, timed.first.p90),
+        after=SpreadInfo(timed.second.p50, timed.second.p10, timed.second.p90),
+        ratio=RatioInfo(timed.ratio.median, timed.ratio.low, timed.ratio.high),
+        control=RatioInfo(timed.control.median, timed.control.low, timed.control.high),
+        claim=timed.claim,
+        shapes=timed.shapes,
+        operators_before=by_operator(nodes_before),
+        operators_after=by_operator(nodes_after),
+        nodes_before=nodes_before[:DEAREST],
+        nodes_after=nodes_after[:DEAREST],
+    )
+
+
+def profile_nodes(
+    model: Model,
+    feeds: Feeds,
+    *,
+    provider: Provider = Provider(),  # noqa: B008 - a frozen value
+    threads: int = 1,
+    memory_bytes: int | None = None,
+) -> list[NodeTime]:
+    """Where the time of a run goes, node by node as ONNX Runtime runs them, the dearest first.
+
+    Args:
+        model: the model.
+        feeds: what it runs on.
+        provider: what runs it.
+        threads: threads for one operator.
+        memory_bytes: address space that the runtime may use on the CPU.
+
+    Raises:
+        ModelError: the model does not run.
+        ProviderError: the provider is missing.
+    """
+    nodes = max(count_nodes(model.scopes()), 1)
+    runs = max(min(PROFILE_RUNS, PROFILE_EVENTS // nodes), 1)
+    with ExitStack() as stack:
+        native = stack.enter_context(Native(provider.address_space(memory_bytes), REQUEST_SECONDS))
+        path = _written({"model": model}, stack)["model"]
+        try:
+            found: list[NodeSeconds] = native.call(
+                "profile", path, feeds, runs, PROFILE_SECONDS, threads, str(provider)
+            )
+        except NativeError as error:
+            raise ModelError(f"the model cannot be profiled: {error.what}") from None
+    total = sum(node.seconds for node in found)
+    return [
+        NodeTime(node.name, node.op, node.seconds, node.seconds / total if total else 0.0)
+        for node in found
+    ]
+
+
+def by_operator(nodes: list[NodeTime]) -> list[NodeTime]:
+    """The time of all nodes of each operator together, the dearest first."""
+    rows: dict[str, NodeTime] = {}
+    for node in nodes:
+        row = rows.get(node.op, NodeTime(node.op, node.op, 0.0, 0.0, 0))
+        rows[node.op] = NodeTime(
+            node.op, node.op, row.seconds + node.seconds, row.share + node.share, row.count + 1
+        )
+    return sorted(rows.values(), key=lambda row: (-row.seconds, row.op))
+
+
+def _found_feeds(model: Model, native: Native) -> Feeds:
+    """Inputs that a model runs on, drawn at random.
+
+    Raises:
+        ModelError: there are none.
+    """
+    judge = Equivalence(model, native)
+    judge.prepare()
+    if judge.backend != "ort":
+        raise ModelError(
+            f"the model cannot be timed: {judge.why or 'ONNX Runtime does not run it'}"
+        )
+    return judge.feeds[0]
+
+
+def _written(models: Mapping[str, Model], stack: ExitStack) -> dict[str, str]:
+    """The path of each model, each written once to a folder that goes away with the stack."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="graphopt-")))
+    written: dict[int, str] = {}
+    for model in models.values():
+        if id(model) not in written:
+            path = folder / f"{len(written)}.onnx"
+            model.save(path)
+            written[id(model)] = str(path)
+    return {key: written[id(model)] for key, model in models.items()}

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from graphopt.assessment import Assessment, Data, Running, open_data
+from graphopt.description import tensor_info, verdict_info
+from graphopt.errors import UsageError
 from graphopt.ir.costs import count_nodes
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 from graphopt.numerics.tolerance import compare as compare_arrays
-from graphopt.optimizer import NATIVE_BYTES, tensor_info, verdict_info
-from graphopt.quality.data import load_feeds
+from graphopt.outcome import Listener, gate_info
+from graphopt.quality.data import first_feeds
 from graphopt.quality.equivalence import Equivalence, Verdict
-from graphopt.report import TensorInfo, VerdictInfo
-from graphopt.runtime.native import Native
+from graphopt.quality.gate import Budget
+from graphopt.report import GateInfo, MeasureInfo, TensorInfo, VerdictInfo
+from graphopt.request import running_native
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Comparison:
         weights_removed: names of constants that only the first has.
         weights_added: names of constants that only the second has.
         numbers: whether the outputs are equal.
+        gate: what the second loses against the budget; None where no budget or metric was given.
+        measures: metrics of both, by output; none without data to measure on.
     """
 
     interface: list[str]
@@ -47,28 +53,65 @@ class Comparison:
     weights_removed: list[str]
     weights_added: list[str]
     numbers: VerdictInfo
+    gate: GateInfo | None = None
+    measures: list[MeasureInfo] = field(default_factory=list)
 
     @property
     def same(self) -> bool:
-        """Whether the second may stand in for the first."""
+        """Whether the second may stand in for the first: equal, or proven to keep to the budget."""
+        if self.gate is not None:
+            return not self.interface and self.gate.verdict == "pass"
         return not self.interface and self.numbers.verdict == "equal"
 
 
-def compare(first: Model, second: Model, data: str | None = None) -> Comparison:
+def compare(
+    first: Model,
+    second: Model,
+    data: Data | None = None,
+    *,
+    labels: str | None = None,
+    metric: str | None = None,
+    budget: Budget | None = None,
+    running: Running | None = None,
+    listener: Listener = lambda progress: None,
+) -> Comparison:
     """Compare two models.
 
     Args:
         first: the model to compare with.
         second: the other.
-        data: a ``.npz`` file of inputs; drawn at random where this is None.
+        data: inputs in any form that ``optimize`` takes; drawn at random where this is None.
+        labels: the key of the labels.
+        metric: what is lost is measured in; chosen from the data by default.
+        budget: what the second may lose; with it or a metric, the gate judges instead of equality.
+        running: provider, threads and time.
+        listener: told where the work stands.
+
+    Raises:
+        UsageError: the data or the metric does not fit, or there is a budget and no data.
+        ModelError: the first model does not run on the data.
     """
+    how = running or Running()
     interface = _interface(first, second)
-    if interface:
-        verdict = Verdict(False, interface[0])
-    else:
-        feeds = load_feeds(data, first) if data is not None else []
-        with Native(NATIVE_BYTES + 6 * (first.weight_bytes() + second.weight_bytes())) as native:
-            verdict = Equivalence(first, native, feeds).judge(second)
+    gate, measures = None, []
+    dataset = None
+    if data is not None:
+        dataset = open_data(data, first, labels=labels, calibrates=False)
+    elif metric is not None or budget is not None:
+        raise UsageError("a budget needs data to judge with", "Give some with --data")
+    verdict = Verdict(False, interface[0] if interface else "")
+    if not interface:
+        with running_native(how, first.weight_bytes() + second.weight_bytes()) as native:
+            feeds = first_feeds(dataset) if dataset is not None else []
+            judge = Equivalence(first, native, feeds, provider=how.provider)
+            verdict = judge.judge(second)
+            if dataset is not None and (metric is not None or budget is not None):
+                limits = budget or Budget()
+                assessment = Assessment(first, native, dataset, metric, limits, how, listener)
+                found = assessment.final(second)
+                gate = gate_info(found, "", "the second model", found.tolerable)
+                measures = assessment.measures(second)
+                assessment.close()
     ops = [Counter(n.op for n in m.nodes() if n.op != "Constant") for m in (first, second)]
     names = [{n.name for n in m.nodes() if n.name and n.op != "Constant"} for m in (first, second)]
     weights = [{c.name: c for c in m.constants() if c.name} for m in (first, second)]
@@ -90,6 +133,8 @@ def compare(first: Model, second: Model, data: str | None = None) -> Comparison:
         sorted(weights[0].keys() - shared),
         sorted(weights[1].keys() - shared),
         verdict_info(verdict),
+        gate,
+        measures,
     )
 
 

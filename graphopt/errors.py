@@ -4,6 +4,7 @@
     ├── UsageError           (1)  a bad option, recipe, pass name or data file
     ├── ModelError           (2)  the input model cannot be read, is invalid or unsafe to read
     ├── GateError            (3)  the result differs from the original, or a budget does not hold
+    ├── BudgetError          (4)  a pass was left out because nothing that it does keeps to the budget
     ├── ResourceError        (5)  a limit on size, memory or time was reached
     ├── ProviderError        (6)  a runtime or execution provider that was asked for is missing
     ├── OutputError          (7)  the result could not be written; nothing was changed
@@ -79,6 +80,12 @@ class GateError(GraphoptError):
     """A result does not equal the original, or a budget does not hold."""
 
     exit_code = 3
+
+
+class BudgetError(GraphoptError):
+    """Nothing that a pass does keeps to the budget, and the result is without that pass."""
+
+    exit_code = 4
 
 
 class ResourceError(GraphoptError):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from graphopt.description import describe
 from graphopt.ir.graph import STANDARD_DOMAINS, Constant
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import is_used
-from graphopt.optimizer import describe
 from graphopt.report import ModelInfo
 
 

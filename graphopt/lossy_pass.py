@@ -1,8 +1,8 @@
 """What a lossy pass is: it proposes choices, and commits those that are chosen.
 
-An exact pass is proven and applied. What a lossy pass does is a matter of how much: so it says what it could
-do and what it expects of it, and the choice among that is made outside, by what the gate finds on the user's
-data.
+An exact pass is proven and applied. What a lossy pass does is a matter of how much: so it says what it
+could do and what it expects of it, and the choice among that is made outside, by what the gate finds on the
+user's data.
 """
 
 from __future__ import annotations

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.ir.costs import RULES as MAC_RULES
-from graphopt.ir.costs import bind, bytes_in_use, count_nodes, node_macs
-from graphopt.ir.graph import Function
+from graphopt.ir.costs import bytes_in_use, count_nodes, known_macs
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope, names_of, tidy
@@ -291,15 +289,7 @@ def _only_in(first: dict[int, str], second: dict[int, str]) -> list[str]:
 def _cost(context: Context) -> Change:
     """What the model costs now. MACs of a node are counted once per set of facts."""
     scopes = context.scopes()
-    macs = 0
-    for scope in scopes:
-        for node in scope.nodes if not isinstance(scope, Function) else ():
-            if node.op in MAC_RULES:
-                known = context.macs.get(id(node))
-                if known is None:
-                    known = (node, bind(node_macs(node, context.facts) or 0, {}))
-                    context.macs[id(node)] = known
-                macs += known[1]
+    macs = known_macs(context.model, context.facts, context.macs)
     return Change(count_nodes(scopes), bytes_in_use(scopes), macs)
 
 

@@ -4,8 +4,8 @@ Nothing heavy is imported until a command runs, so that help answers at once. Re
 output, everything else to standard error; ``--json -`` leaves nothing but JSON on standard output.
 
 Exit codes: 0 success; 1 bad usage, recipe or data; 2 bad model; 3 the result or the compared model differs
-from the original; 5 a resource limit was reached; 6 a runtime or provider is missing; 7 the output cannot
-be written; 70 internal error; 130 interrupted.
+from the original; 4 a pass was left out for the budget (--strict); 5 a resource limit was reached;
+6 a runtime or provider is missing; 7 the output cannot be written; 70 internal error; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 from graphopt._version import __version__
 from graphopt.cli.catalogue import completion, passes, schema
 from graphopt.cli.look import bench, compare, inspect
+from graphopt.cli.measure import cache, explain, report, sensitivity
 from graphopt.cli.optimize import optimize
 from graphopt.errors import GraphoptError, UsageError, printable
 
@@ -34,12 +35,24 @@ def app() -> None:
     graphopt optimize model.onnx            writes model.opt.onnx
     graphopt compare model.onnx model.opt.onnx
 
-    Exit codes: 0 success, 1 usage, 2 bad model, 3 results differ, 5 resource limit,
+    Exit codes: 0 success, 1 usage, 2 bad model, 3 results differ, 4 budget, 5 resource limit,
     6 provider missing, 7 output not writable, 70 internal error, 130 interrupted.
     """
 
 
-for _command in (optimize, inspect, compare, bench, passes, completion, schema):
+for _command in (
+    optimize,
+    inspect,
+    compare,
+    bench,
+    sensitivity,
+    explain,
+    report,
+    passes,
+    cache,
+    completion,
+    schema,
+):
     app.add_command(_command)
 
 

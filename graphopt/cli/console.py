@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphopt.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console
 
-    from graphopt.pass_manager import Listener
+    from graphopt.outcome import Listener, Progress
 
 
 class Settings:
@@ -55,7 +57,12 @@ class Settings:
 
         # Without a thread of its own: a process with one thread can be forked, which is far cheaper.
         with Live(Text("reading"), console=console, auto_refresh=False, transient=True) as live:
-            yield lambda progress: live.update(Text(f"{progress.what} …", "dim"), refresh=True)
+            yield lambda progress: live.update(Text(_line(progress), "dim"), refresh=True)
+
+
+def _line(progress: Progress) -> str:
+    share = "" if progress.done is None else f" {progress.done:.0%}"
+    return f"{printable(progress.what)}{share} …"
 
 
 _settings_key = "graphopt.settings"
@@ -119,9 +126,6 @@ def talk(command: Callable[..., Any]) -> Callable[..., Any]:
 JSON = click.option(
     "--json", "json_path", metavar="FILE", help="Write the result as JSON; - for standard output."
 )
-DATA = click.option(
-    "--data", metavar="FILE.npz", help="Inputs: one array per model input, axis 0 = sample."
-)
 MODEL = click.argument("model")
 
 
@@ -137,6 +141,11 @@ def write_json(path: str | None, text: str) -> None:
     if path == "-":
         click.echo(text, nl=False)
     elif path is not None:
-        from graphopt.ir.storage import write_bytes
+        write_text(path, text)
 
-        write_bytes(Path(path), text.encode())
+
+def write_text(path: str, text: str) -> None:
+    """Write a file, whole or not at all."""
+    from graphopt.ir.storage import write_bytes
+
+    write_bytes(Path(path), text.encode())

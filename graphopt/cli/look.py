@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.console import DATA, JSON, MODEL, dumps, settings, talk, write_json
+from graphopt.cli.console import JSON, MODEL, dumps, settings, talk, write_json
+from graphopt.cli.options import BUDGET, DATA, METRIC, PROVIDER
 from graphopt.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from graphopt.quality.data import DataOptions
+    from graphopt.quality.gate import Budget
 
 
 @click.command()
@@ -33,28 +39,48 @@ def inspect(model: str, json_path: str | None) -> None:
 @click.argument("first")
 @click.argument("second")
 @DATA
+@METRIC
+@BUDGET
+@PROVIDER
+@click.option(
+    "--threads", type=click.IntRange(1), help="Threads for one operator. Default: see bench."
+)
 @JSON
 @click.option(
     "--latency/--no-latency", default=True, show_default=True, help="Time both, interleaved."
 )
 @talk
 def compare(
-    first: str, second: str, data: str | None, json_path: str | None, latency: bool
+    first: str,
+    second: str,
+    data: DataOptions | None,
+    metric: str | None,
+    budget: Budget | None,
+    provider: str,
+    threads: int | None,
+    json_path: str | None,
+    latency: bool,
 ) -> None:
     """Compare two models: structure, weights, numbers, size, latency.
 
-    Exits with 3 where SECOND does not compute what FIRST computes within the tolerance.
+    Exits with 3 where SECOND does not compute what FIRST computes within the tolerance; with --max-drop,
+    --floor or --metric, where it is not proven to keep to that budget.
     """
     from dataclasses import asdict
 
+    from graphopt.assessment import Running
     from graphopt.bench import bench as time_models
     from graphopt.compare import compare as run
     from graphopt.ir.model import Model
 
     models = Model.load(first), Model.load(second)
-    with settings().progress():
-        found = run(*models, data)
-        timed = time_models(*models) if latency and found.numbers.verdict == "equal" else None
+    how = Running(provider, threads)
+    with settings().progress() as listener:
+        found = run(*models, data, metric=metric, budget=budget, running=how, listener=listener)
+        comparable = not found.interface and found.numbers.verdict != "unproven"
+        timed = None
+        if latency and comparable:
+            timed = time_models(*models, threads=threads or 1, provider=provider)
     result = {"same": found.same, **asdict(found), "latency": asdict(timed) if timed else None}
     write_json(json_path, dumps(result))
     if json_path != "-":
@@ -68,6 +94,7 @@ def compare(
 @click.command()
 @click.argument("models", nargs=-1, required=True)
 @DATA
+@PROVIDER
 @JSON
 @click.option(
     "--rounds", type=click.IntRange(5), default=50, show_default=True, help="Rounds to time."
@@ -88,7 +115,8 @@ def compare(
 @talk
 def bench(
     models: tuple[str, ...],
-    data: str | None,
+    data: DataOptions | None,
+    provider: str,
     json_path: str | None,
     rounds: int,
     threads: int,
@@ -103,15 +131,22 @@ def bench(
 
     from graphopt.bench import bench as run
     from graphopt.ir.model import Model
-    from graphopt.quality.data import load_feeds
+    from graphopt.quality.data import first_feeds, open_dataset
 
     if len(models) > 2:
         raise UsageError("bench takes one model or two")
     loaded = [Model.load(path) for path in models]
-    feeds = load_feeds(data, loaded[0])[0] if data is not None else None
+    feeds = None
+    if data is not None:
+        feeds = first_feeds(open_dataset(data, loaded[0], calibrates=False))[0]
     with settings().progress():
         found = run(
-            *loaded, feeds=feeds, rounds=rounds, threads=threads, optimizations=ort_optimizations
+            *loaded,
+            feeds=feeds,
+            rounds=rounds,
+            threads=threads,
+            optimizations=ort_optimizations,
+            provider=provider,
         )
     write_json(json_path, dumps(asdict(found)))
     if json_path != "-":

@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.console import DATA, JSON, MODEL, dumps, settings, talk, write_json
+from graphopt.cli.console import JSON, MODEL, dumps, settings, talk, write_json, write_text
+from graphopt.cli.options import BUDGET, CACHE, DATA, METRIC, PROVIDER, THREADS, said_budget
 from graphopt.errors import GateError, UsageError, printable
 
 if TYPE_CHECKING:
+    from graphopt.optimizer import Result
     from graphopt.pass_base import Limits
+    from graphopt.quality.data import DataOptions
+    from graphopt.quality.gate import Budget
+    from graphopt.runtime.cache import Cache
 
 
 @click.command()
@@ -42,9 +47,25 @@ if TYPE_CHECKING:
     "-s", "--skip", multiple=True, metavar="NAME", help="A pass to leave out; may be repeated."
 )
 @DATA
+@METRIC
+@BUDGET
+@PROVIDER
+@THREADS
+@click.option("--report", metavar="FILE.html", help="Write a report to look at.")
 @JSON
+@click.option(
+    "--latency/--no-latency",
+    default=None,
+    help="Time the original and the result. Default: where a report is written.",
+)
 @click.option("--plan", is_flag=True, help="Say what would run and write nothing.")
-@click.option("--strict", is_flag=True, help="Fail unless the result is proven equal on numbers.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Fail unless the result is proven equal, or proven to keep to the budget.",
+)
+@click.option("--provenance", is_flag=True, help="Write what the passes did into the metadata.")
+@CACHE
 @click.option(
     "--growth",
     type=click.IntRange(0),
@@ -72,15 +93,23 @@ def optimize(
     passes: tuple[str, ...],
     recipe: str | None,
     skip: tuple[str, ...],
-    data: str | None,
+    data: DataOptions | None,
+    metric: str | None,
+    budget: Budget | None,
+    provider: str,
+    threads: int | None,
+    report: str | None,
     json_path: str | None,
+    latency: bool | None,
     plan: bool,
     strict: bool,
+    provenance: bool,
+    cache: Cache | None,
     growth: int,
     memory: int | None,
     timeout: float | None,
 ) -> None:
-    """Optimize MODEL and prove that the result computes the same."""
+    """Optimize MODEL and prove what it gained and what it cost."""
     said = settings()
     if json_path == "-" and output == "-":
         raise UsageError("the model and the JSON cannot both go to standard output")
@@ -88,9 +117,11 @@ def optimize(
     if plan:
         _show_plan(passes or None, recipe, skip, json_path)
         return
+    from graphopt.assessment import Running
     from graphopt.optimizer import optimize as run
 
     target = _target(model, output)
+    limits = _limits(growth, memory, timeout)
     with said.progress() as listener:
         result = run(
             model,
@@ -99,28 +130,67 @@ def optimize(
             recipe=recipe,
             skip=skip,
             data=data,
-            limits=_limits(growth, memory, timeout),
+            metric=metric,
+            budget=said_budget(budget),
+            strict=strict,
+            running=Running(provider, threads, limits.request_seconds),
+            latency=report is not None if latency is None else latency,
+            details=report is not None,
+            provenance=provenance,
+            seed=data.seed if data is not None else 0,
+            limits=limits,
+            cache=cache,
             listener=listener,
             command=_command_line(),
         )
-    report = result.report
-    if strict and report.verdict.verdict != "equal":
-        raise GateError(
-            f"the result is not proven equal: {report.verdict.why}", "Nothing was written"
-        )
+    if strict:
+        _require_proof(result)
     if output == "-":
         sys.stdout.buffer.write(result.model.to_bytes())
         sys.stdout.buffer.flush()
     elif strict:
         result.model.save(target)
+    _tell(result, report, json_path, None if output == "-" else target)
+    if result.report.exit_code:
+        sys.exit(result.report.exit_code)
+
+
+def _require_proof(result: Result) -> None:
+    """Stop where the result is neither proven equal nor proven to keep to the budget.
+
+    Raises:
+        GateError: so it is.
+    """
+    report = result.report
+    lossy = any(step.edits and not step.exact for step in report.steps)
+    if lossy and (report.gate is None or report.gate.verdict != "pass"):
+        why = report.gate.why if report.gate is not None else "there is no data to judge with"
+        raise GateError(
+            f"the result is not proven to keep to the budget: {why}", "Nothing was written"
+        )
+    if not lossy and report.verdict.verdict != "equal":
+        raise GateError(
+            f"the result is not proven equal: {report.verdict.why}", "Nothing was written"
+        )
+
+
+def _tell(result: Result, html: str | None, json_path: str | None, target: Path | None) -> None:
+    """Write the reports that were asked for and show what came of it."""
+    report = result.report
     write_json(json_path, report.to_json())
+    if html is not None:
+        from graphopt.report.html import render_html
+
+        write_text(html, render_html(report))
+    said = settings()
     if said.verbosity >= 0:
         from graphopt.report.terminal import render_report
 
         console = said.console()
         console.print(render_report(report, said.verbosity > 0, console.width))
-        if output != "-":
-            console.print(f"wrote {printable(str(target))}", soft_wrap=True)
+        for what, path in (("wrote", target), ("report", html)):
+            if path is not None:
+                console.print(f"{what} {printable(str(path))}", soft_wrap=True)
 
 
 def _nearby_recipe(passes: tuple[str, ...]) -> str | None:

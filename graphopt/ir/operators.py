@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import onnx.defs
 
@@ -43,6 +45,38 @@ NON_TENSOR = frozenset(
     }
 )
 """Operators that read or make sequences and optionals."""
+
+
+WEIGHTS: dict[str, dict[int, tuple[int, ...]]] = {
+    "Conv": {1: (0,)},
+    "ConvTranspose": {1: (1,)},
+    "GRU": {1: (0, 1), 2: (0, 1)},
+    "Gather": {0: (0,)},
+    "Gemm": {0: (0,), 1: (1,)},
+    "LSTM": {1: (0, 1), 2: (0, 1)},
+    "MatMul": {0: (-2,), 1: (-1,)},
+    "RNN": {1: (0, 1), 2: (0, 1)},
+}
+"""Inputs that may be weights, by operator, with the axes that count what the operator gives out: filters,
+units, gates. ``weight_channels`` knows what attributes change of it."""
+
+
+def weight_channels(op: str, index: int, attrs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
+    """The axes of a weight that count what its operator gives out.
+
+    Args:
+        op: the operator.
+        index: the input that the weight is.
+        attrs: the node's attributes.
+        rank: of the weight.
+    """
+    axes = WEIGHTS[op][index]
+    if op == "Gemm":
+        transposed = bool(attrs.get("transA" if index == 0 else "transB", 0))
+        return (1 - axes[0],) if transposed else axes
+    if op == "Gather" and attrs.get("axis", 0):
+        return ()
+    return tuple(axis % rank for axis in axes if -rank <= axis < rank)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -25,6 +25,7 @@ import numpy as np
 from onnx import helper
 
 from graphopt.ir.graph import Constant, Node
+from graphopt.ir.operators import WEIGHTS, weight_channels
 from graphopt.ir.surgery import discard, insert, new_constant, new_tensor, redirect, users
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.grids import dequantized, fitted_scale, quantized
@@ -32,18 +33,6 @@ from graphopt.pass_base import Context, Edit, Skip
 
 TYPES = {2: np.dtype(ml_dtypes.int2), 4: np.dtype(ml_dtypes.int4), 8: np.dtype(np.int8)}
 OPSETS = {2: 25, 4: 21, 8: 6}
-
-CHANNELS: dict[str, dict[int, tuple[int, ...]]] = {
-    "Conv": {1: (0,)},
-    "ConvTranspose": {1: (1,)},
-    "GRU": {1: (0, 1), 2: (0, 1)},
-    "Gather": {0: (0,)},
-    "Gemm": {0: (0,), 1: (1,)},
-    "LSTM": {1: (0, 1), 2: (0, 1)},
-    "MatMul": {0: (-2,), 1: (-1,)},
-    "RNN": {1: (0, 1), 2: (0, 1)},
-}
-"""Inputs that are weights, by operator, with the axes of their channels: each channel has a scale."""
 
 Bits = Literal[2, 4, 8]
 
@@ -90,21 +79,13 @@ def _weights(context: Context, smallest: int) -> dict[str, tuple[Constant, tuple
     """The weight tensors by name, with the axes of their channels as the first reader sees them."""
     found: dict[str, tuple[Constant, tuple[int, ...]]] = {}
     for scope in context.scopes():
-        for node in context.nodes(scope, *CHANNELS):
-            for index, axes in CHANNELS[node.op].items():
+        for node in context.nodes(scope, *WEIGHTS):
+            for index in WEIGHTS[node.op]:
                 tensor = node.inputs[index] if index < len(node.inputs) else None
                 if isinstance(tensor, Constant) and np.prod(tensor.shape) >= smallest:
-                    found.setdefault(tensor.name, (tensor, _axes(node, axes, len(tensor.shape))))
+                    axes = weight_channels(node.op, index, node.attrs, len(tensor.shape))
+                    found.setdefault(tensor.name, (tensor, axes))
     return found
-
-
-def _axes(node: Node, axes: tuple[int, ...], rank: int) -> tuple[int, ...]:
-    if node.op == "Gemm":
-        transposed = bool(node.attrs.get("transA" if axes == (0,) else "transB", 0))
-        return (1 - axes[0],) if transposed else axes
-    if node.op == "Gather" and node.attrs.get("axis", 0):
-        return ()
-    return tuple(axis % rank for axis in axes if -rank <= axis < rank)
 
 
 def _refusal(weight: Constant, context: Context, bits: int) -> str:

@@ -1,0 +1,87 @@
+"""Models, tensors and verdicts as the report describes them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Literal
+
+from onnx import helper
+
+from graphopt.ir.costs import count_macs, count_nodes, count_parameters
+from graphopt.ir.graph import Variable
+from graphopt.ir.inference import infer
+from graphopt.ir.model import Model
+from graphopt.numerics.dims import Expr
+from graphopt.numerics.dims import symbols as symbols_of
+from graphopt.quality.equivalence import Verdict
+from graphopt.report import ModelInfo, TensorInfo, VerdictInfo
+
+
+def describe(
+    model: Model,
+    bindings: dict[tuple[str, int], int] | None = None,
+    path: str | os.PathLike[str] | None = None,
+    sha256: str | None = None,
+) -> ModelInfo:
+    """A model in figures.
+
+    Args:
+        model: the model.
+        bindings: sizes of dynamic dimensions, by input and axis; 1 where one is missing.
+        path: where it stands, if not where it was read from.
+        sha256: of its file, if known.
+    """
+    facts = infer(model.graph, model.functions)
+    symbols: dict[str, int] = {}
+    for tensor in model.graph.inputs:
+        for axis, dim in enumerate(facts.shape(tensor) or ()):
+            if isinstance(dim, Expr) and bindings:
+                size = bindings.get((tensor.name, axis), 1)
+                symbols.update(dict.fromkeys(symbols_of(dim), size))
+    file = Path(path) if path is not None else model.path
+    data = file.read_bytes() if file is not None and file.is_file() else b""
+    return ModelInfo(
+        path=str(file) if file is not None else "",
+        sha256=sha256 or (hashlib.sha256(data).hexdigest() if data else ""),
+        file_bytes=len(data) or len(model.to_bytes()),
+        ir_version=model.header.ir_version,
+        opset=model.opset,
+        nodes=count_nodes(model.scopes()),
+        parameters=count_parameters(model),
+        weight_bytes=model.weight_bytes(),
+        macs=count_macs(model, facts, symbols),
+        inputs=[tensor_info(t) for t in model.graph.inputs],
+        outputs=[tensor_info(t) for t in model.graph.outputs],
+    )
+
+
+def tensor_info(tensor: Variable) -> TensorInfo:
+    """An input or output as the file declares it."""
+    if tensor.info is None or tensor.info.type.WhichOneof("value") != "tensor_type":
+        kind = tensor.info.type.WhichOneof("value") if tensor.info is not None else None
+        return TensorInfo(tensor.name, (kind or "unknown").removesuffix("_type"), None)
+    declared = tensor.info.type.tensor_type
+    dtype = helper.tensor_dtype_to_string(declared.elem_type).removeprefix("TensorProto.").lower()
+    if not declared.HasField("shape"):
+        return TensorInfo(tensor.name, dtype, None)
+    dims = [
+        d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in declared.shape.dim
+    ]
+    return TensorInfo(tensor.name, dtype, dims)
+
+
+def verdict_info(verdict: Verdict) -> VerdictInfo:
+    """A verdict on equality as the report holds it."""
+    words: dict[bool | None, Literal["equal", "different", "unproven"]]
+    words = {True: "equal", False: "different", None: "unproven"}
+    return VerdictInfo(
+        words[verdict.passed],
+        verdict.why,
+        verdict.largest,
+        verdict.relative,
+        verdict.outputs,
+        verdict.samples,
+        verdict.backend,
+    )

@@ -1,0 +1,245 @@
+"""One run from a model to its report: what is asked for, and the order in which it is done."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from graphopt._version import __version__
+from graphopt.admission import admit, checked
+from graphopt.assessment import Assessment, data_info
+from graphopt.bench import measure_latency
+from graphopt.description import describe, verdict_info
+from graphopt.drawing import describe_graphs
+from graphopt.errors import BudgetError
+from graphopt.explain import METADATA_KEY, pack
+from graphopt.ir.model import Model
+from graphopt.layers import describe_layers
+from graphopt.outcome import Outcome, Progress, gate_info
+from graphopt.pass_manager import PassManager
+from graphopt.quality.data import Dataset, first_feeds
+from graphopt.quality.equivalence import Equivalence, Verdict
+from graphopt.quality.gate import GateVerdict
+from graphopt.report import SCHEMA, GateInfo, Report
+from graphopt.request import Request, running_native
+from graphopt.runtime.environment import environment
+from graphopt.runtime.evaluation import Evaluator
+from graphopt.runtime.native import Native
+from graphopt.runtime.observing import observe
+
+RUN_SECONDS = 20.0
+"""How long one run of a model may take while exact passes are judged."""
+
+
+def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Report, Model]:
+    """Do what is asked for; write the result where a path is given.
+
+    Returns:
+        The report and the optimized model.
+    """
+    started = time.perf_counter()
+    dataset = request.dataset()
+    with ExitStack() as stack:
+        weights = request.model.weight_bytes()
+        memory = request.limits.memory_bytes
+        native = stack.enter_context(running_native(request.running, weights, memory))
+        run = _Run(request, native, dataset)
+        stack.callback(run.close)
+        run.passes()
+        found = run.findings()
+    if request.provenance and run.outcome.model is not request.model:
+        run.outcome.model = _told(run.outcome)
+    written = None
+    if output is not None:
+        request.listener(Progress("writing"))
+        written = run.outcome.model.save(output)
+    before = describe(request.model, run.bindings)
+    after = describe(run.outcome.model, run.bindings, output, written)
+    report = Report(
+        schema=SCHEMA,
+        tool={"name": "graphopt", "version": __version__},
+        command=list(request.command),
+        input=before,
+        output=after,
+        steps=run.outcome.steps,
+        seconds=round(time.perf_counter() - started, 3),
+        environment=environment(),
+        warnings=run.warnings,
+        exit_code=BudgetError.exit_code if request.strict and run.dropped else 0,
+        simplification=after.file_bytes / before.file_bytes if before.file_bytes else None,
+        seed=request.seed,
+        **found,
+    )
+    return report, run.outcome.model
+
+
+def _told(outcome: Outcome) -> Model:
+    """The result with what the passes did in its metadata."""
+    model = outcome.model.copy()
+    entries = model.header.metadata_props
+    for index in reversed(range(len(entries))):
+        if entries[index].key == METADATA_KEY:
+            del entries[index]
+    entries.add(key=METADATA_KEY, value=pack(outcome.steps))
+    return model
+
+
+@dataclass
+class _Run:
+    """The state of a run: its judges and what came of it."""
+
+    request: Request
+    native: Native
+    dataset: Dataset | None
+    outcome: Outcome = field(init=False)
+    warnings: list[str] = field(default_factory=list)
+    bindings: dict[tuple[str, int], int] = field(default_factory=dict)
+    assessment: Assessment | None = None
+
+    def __post_init__(self) -> None:
+        """Begin with the model as it is."""
+        self.outcome = Outcome(self.request.model)
+        if self.dataset is not None:
+            self.warnings += self.dataset.warnings
+
+    @property
+    def dropped(self) -> list[str]:
+        """Lossy passes that were left out because nothing that they do keeps to the budget."""
+        return [s.name for s in self.outcome.steps if not s.exact and s.status == "rolled back"]
+
+    def passes(self) -> None:
+        """Run the passes and check what they made."""
+        request = self.request
+        feeds = first_feeds(self.dataset) if self.dataset is not None else []
+        self.judge = Equivalence(
+            request.model,
+            self.native,
+            feeds,
+            min(request.limits.request_seconds, RUN_SECONDS),
+            request.running.provider,
+        )
+        request.listener(Progress("running the original"))
+        self.warnings += admit(request.model, self.judge, self.native)
+        if self.dataset is not None and self._judges():
+            self.assessment = Assessment(
+                request.model,
+                self.native,
+                self.dataset,
+                request.metric,
+                request.budget,
+                request.running,
+                request.listener,
+            )
+        self.outcome = self._manager().run(request.model, request.recipe.passes)
+        self.warnings += checked(request.model, self.outcome, self.native, self.judge.seconds)
+        self.bindings = self.judge.bindings()
+
+    def _judges(self) -> bool:
+        """Whether the data is there to judge with: a lossy pass runs, or labels or a metric are given."""
+        labelled = self.dataset is not None and bool(self.dataset.labels)
+        return bool(self.request.lossy) or labelled or self.request.metric is not None
+
+    def _manager(self) -> PassManager:
+        request = self.request
+        limited = self.assessment is not None and request.budget.limited
+        return PassManager(
+            self.judge,
+            Evaluator(self.native, request.limits.fold_seconds),
+            request.limits,
+            request.listener,
+            gate=self.assessment.gate if self.assessment is not None and limited else None,
+            strict=request.strict,
+            data=self.dataset,
+            observe=self._observe if self.dataset is not None else None,
+            seed=request.seed,
+        )
+
+    def _observe(self, model: Model, requests: Sequence[Any]) -> dict[Any, Any]:
+        """Statistics of a model's tensors on the calibration data."""
+        assert self.dataset is not None
+        batches = (batch.feeds for batch in self.dataset.batches("calibration"))
+        self.request.listener(Progress("observing"))
+        return observe(
+            self.native,
+            model,
+            batches,
+            requests,
+            cache=self.request.cache,
+            digest=self.dataset.digest,
+            provider=self.request.running.provider,
+            threads=self.request.running.judging["threads"],
+        )
+
+    def findings(self) -> dict[str, Any]:
+        """What is told of the result beside its steps, as fields of the report."""
+        request, outcome = self.request, self.outcome
+        gate = self._gate()
+        found: dict[str, Any] = {
+            "verdict": verdict_info(self._verdict()),
+            "gate": gate,
+            "gates": outcome.gates,
+            "data": data_info(self.dataset) if self.dataset is not None else None,
+        }
+        if self.assessment is not None:
+            found["budget"] = self.assessment.budget_info()
+            found["measures"] = self.assessment.measures(outcome.model)
+        if request.latency:
+            found["latency"] = self._latency()
+        if request.details:
+            request.listener(Progress("describing layers"))
+            before, after = describe_graphs(request.model, outcome.model, outcome.steps)
+            found["graph_before"], found["graph_after"] = before, after
+            found["layers"] = describe_layers(
+                request.model, outcome.model, self.native, self.dataset, request.running
+            )
+        return found
+
+    def _verdict(self) -> Verdict:
+        """Whether the result equals the original."""
+        verdict = self.outcome.verdict or Verdict(None, "nothing was run")
+        if self.outcome.lossy or (self.request.lossy and self.outcome.verdict is None):
+            verdict = self.judge.judge(self.outcome.model)
+        if verdict.passed is None:
+            self.warnings.append(f"the result is not proven equal on numbers: {verdict.why}")
+        if verdict.passed is False and self.outcome.lossy:
+            changed = [s.name for s in self.outcome.steps if not s.exact and s.edits]
+            verdict = replace(verdict, why=f"{', '.join(changed)} changed it: {verdict.why}")
+        return verdict
+
+    def _gate(self) -> GateInfo | None:
+        """The result as a whole against the budget."""
+        if self.assessment is None:
+            if self.outcome.lossy:
+                self.warnings.append(
+                    "nothing judged what the lossy passes lose: there is no data (--data)"
+                )
+            return None
+        found: GateVerdict | None = self.outcome.gate if self.outcome.lossy else None
+        if found is None:
+            found = self.assessment.final(self.outcome.model)
+        if found.verdict == "unsure":
+            self.warnings.append(f"not proven to keep to the budget: {found.why}")
+        return gate_info(found, "", "the result", found.tolerable)
+
+    def _latency(self) -> Any:
+        self.request.listener(Progress("timing the original and the result"))
+        feeds = self.judge.feeds
+        if not feeds or self.judge.backend != "ort":
+            self.warnings.append(f"latency was not measured: {self.judge.why or 'no inputs'}")
+            return None
+        return measure_latency(
+            self.request.model,
+            self.outcome.model,
+            feeds[0],
+            provider=self.request.running.provider,
+            threads=self.request.running.threads or 1,
+        )
+
+    def close(self) -> None:
+        """Give back what was kept for judging."""
+        if self.assessment is not None:
+            self.assessment.close()

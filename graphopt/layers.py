@@ -1,0 +1,206 @@
+"""Layers with weights, before and after: how the weights are distributed, how well the layers compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphopt.assessment import Running
+from graphopt.errors import NativeError
+from graphopt.ir.graph import Constant, Graph, Node
+from graphopt.ir.model import Model
+from graphopt.ir.operators import WEIGHTS
+from graphopt.ir.surgery import producer
+from graphopt.quality.data import Dataset
+from graphopt.quality.session import Opened
+from graphopt.report import HistogramInfo, LayerInfo
+from graphopt.runtime.evaluation import Evaluator
+from graphopt.runtime.native import Native
+
+BINS = 48
+"""Bins of a histogram of weights."""
+
+CODEBOOK = 256
+"""Values up to which a set of weights counts as taken from a codebook."""
+
+COMPARED_SAMPLES = 32
+"""Samples on which the outputs of layers are compared."""
+
+MOST_BYTES = 256 << 20
+"""Bytes of a weight beyond which its distribution is not described."""
+
+
+def describe_layers(
+    before: Model, after: Model, native: Native, dataset: Dataset | None, running: Running
+) -> list[LayerInfo]:
+    """Every layer with weights of the original, in order, beside what became of it.
+
+    Args:
+        before: the original.
+        after: the result; its nodes keep the numbers of those that they come from.
+        native: the process to compute stored weights and outputs in.
+        dataset: the data that outputs are compared on; None: they are not.
+        running: how models are run.
+    """
+    evaluate = Evaluator(native, running.seconds)
+    news = {node.uid: node for node in after.nodes()}
+    pairs = [(node, news.get(node.uid)) for node in before.nodes() if node.op in WEIGHTS]
+    ratios = _ratios(before, after, pairs, native, dataset, running)
+    found = []
+    for old, new in pairs:
+        for index in WEIGHTS[old.op]:
+            weight = _weight(before, old, index, evaluate)
+            if weight is None or weight[0].dtype.kind not in "fV" or weight[0].size < 2:
+                continue
+            same = new is not None and new.op == old.op
+            changed = _weight(after, new, index, evaluate) if new is not None and same else None
+            found.append(_layer(old, index, weight, changed, ratios.get(old.uid)))
+    return found
+
+
+def _layer(
+    node: Node,
+    index: int,
+    weight: tuple[np.ndarray, int],
+    changed: tuple[np.ndarray, int] | None,
+    ratio: float | None,
+) -> LayerInfo:
+    old, stored = weight
+    new, stored_after = changed if changed is not None else (None, None)
+    edges = _edges(old, new)
+    same = new is not None and new.shape == old.shape and np.array_equal(old, new)
+    return LayerInfo(
+        name=node.label,
+        op=node.op,
+        weight=node.inputs[index].name,
+        parameters=int(old.size),
+        parameters_after=None if new is None else int(new.size),
+        weight_bytes=stored,
+        weight_bytes_after=stored_after,
+        before=_histogram(old, edges),
+        after=None if new is None or same else _histogram(new, edges),
+        codebook=None if new is None else _codebook(new),
+        sqnr_db=ratio,
+    )
+
+
+def _weight(
+    model: Model, node: Node, index: int, evaluate: Evaluator
+) -> tuple[np.ndarray, int] | None:
+    """The weights that a node computes with, and the bytes that they are stored in."""
+    tensor = node.inputs[index] if index < len(node.inputs) else None
+    if tensor is None:
+        return None
+    nodes, constants = _origin(tensor)
+    stored = sum(constant.nbytes for constant in constants)
+    if not constants or stored > MOST_BYTES:
+        return None
+    if isinstance(tensor, Constant):
+        return tensor.values, stored
+    if any(made.op == "Constant" for made in nodes) and len(nodes) == 1:
+        value = nodes[0].attrs.get("value")
+        return (value.values, value.nbytes) if isinstance(value, Constant) else None
+    found = evaluate(model, nodes, [tensor])[id(tensor)]
+    return (found, stored) if isinstance(found, np.ndarray) else None
+
+
+def _origin(tensor: gs.Tensor) -> tuple[list[Node], list[Constant]]:
+    """The nodes that compute a tensor from constants, in order; nothing where something else enters."""
+    nodes: dict[int, Node] = {}
+    constants: dict[int, Constant] = {}
+    stack = [tensor]
+    while stack:
+        entry = stack.pop()
+        made = producer(entry)
+        if isinstance(entry, Constant):
+            constants[id(entry)] = entry
+        elif made is None or any(True for _ in made.bodies()):
+            return [], []
+        elif id(made) not in nodes:
+            nodes[id(made)] = made
+            stack.extend(t for t in made.inputs if t.name)
+            constants.update({id(v): v for v in made.attrs.values() if isinstance(v, Constant)})
+    return sorted(nodes.values(), key=lambda node: node.order), list(constants.values())
+
+
+def _edges(old: np.ndarray, new: np.ndarray | None) -> np.ndarray:
+    parts = [part.astype(np.float64).ravel() for part in (old, new) if part is not None]
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values)]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    return np.linspace(low, high, BINS + 1)
+
+
+def _histogram(values: np.ndarray, edges: np.ndarray) -> HistogramInfo:
+    flat = values.astype(np.float64).ravel()
+    counts, _ = np.histogram(flat[np.isfinite(flat)], edges)
+    return HistogramInfo([float(f"{edge:.6g}") for edge in edges], [int(c) for c in counts])
+
+
+def _codebook(values: np.ndarray) -> list[float] | None:
+    distinct = np.unique(values.astype(np.float64))
+    if len(distinct) > CODEBOOK or len(distinct) * 2 > values.size:
+        return None
+    return [float(f"{value:.6g}") for value in distinct if math.isfinite(value)]
+
+
+def _ratios(
+    before: Model,
+    after: Model,
+    pairs: list[tuple[Node, Node | None]],
+    native: Native,
+    dataset: Dataset | None,
+    running: Running,
+) -> dict[int, float]:
+    """Signal-to-noise ratios of the outputs of layers in dB, by number of the node."""
+    tensors = {
+        old.uid: (old.outputs[0].name, new.outputs[0].name)
+        for old, new in pairs
+        if new is not None
+        and isinstance(old.graph, Graph)
+        and old.graph is before.graph
+        and new.graph is after.graph
+        and old.outputs
+        and new.outputs
+    }
+    if dataset is None or not tensors or after is before:
+        return {}
+    powers = {uid: [0.0, 0.0] for uid in tensors}
+    try:
+        for uid, old, new in _outputs(before, after, tensors, native, dataset, running):
+            if old.shape == new.shape:
+                powers[uid][0] += float(np.square(old).sum())
+                powers[uid][1] += float(np.square(old - new).sum())
+    except NativeError:
+        return {}
+    return {
+        uid: 10 * math.log10(signal / noise)
+        for uid, (signal, noise) in powers.items()
+        if signal > 0 and 0 < noise < math.inf
+    }
+
+
+def _outputs(
+    before: Model,
+    after: Model,
+    tensors: dict[int, tuple[str, str]],
+    native: Native,
+    dataset: Dataset,
+    running: Running,
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The output of each layer in both models, batch by batch, as float64."""
+    names = [list(side) for side in zip(*tensors.values(), strict=True)]
+    with (
+        Opened(native, before, names[0], seconds=running.seconds) as first,
+        Opened(native, after, names[1], seconds=running.seconds) as second,
+    ):
+        for batch in dataset.batches("evaluation", COMPARED_SAMPLES):
+            olds, news = first.run(batch.feeds), second.run(batch.feeds)
+            for uid, old, new in zip(tensors, olds, news, strict=True):
+                if isinstance(old, np.ndarray) and old.dtype.kind == "f":
+                    yield uid, old.astype(np.float64), new.astype(np.float64)
