@@ -71,7 +71,7 @@ def open_data(
     if hasattr(data, "batches") and hasattr(data, "count"):
         return data  # type: ignore[return-value]
     if not isinstance(data, DataOptions):
-        data = DataOptions(source=data, labels=labels, seed=seed)  # type: ignore[arg-type]
+        data = DataOptions(source=data, labels=labels, seed=seed)
     return open_dataset(data, model, calibrates=calibrates)
 
 

@@ -12,7 +12,9 @@ from onnx import helper
 from graphopt.ir.costs import count_macs, count_nodes, count_parameters
 from graphopt.ir.graph import Variable
 from graphopt.ir.inference import infer
+from graphopt.ir.liveness import runtime_bytes
 from graphopt.ir.model import Model
+from graphopt.ir.rates import shared_rate, sparse_rate
 from graphopt.numerics.dims import Expr
 from graphopt.numerics.dims import symbols as symbols_of
 from graphopt.quality.equivalence import Verdict
@@ -24,6 +26,7 @@ def describe(
     bindings: dict[tuple[str, int], int] | None = None,
     path: str | os.PathLike[str] | None = None,
     sha256: str | None = None,
+    rates: bool = True,
 ) -> ModelInfo:
     """A model in figures.
 
@@ -32,6 +35,7 @@ def describe(
         bindings: sizes of dynamic dimensions, by input and axis; 1 where one is missing.
         path: where it stands, if not where it was read from.
         sha256: of its file, if known.
+        rates: whether to look at every weight for the sparse and the shared rate.
     """
     facts = infer(model.graph, model.functions)
     symbols: dict[str, int] = {}
@@ -54,6 +58,9 @@ def describe(
         macs=count_macs(model, facts, symbols),
         inputs=[tensor_info(t) for t in model.graph.inputs],
         outputs=[tensor_info(t) for t in model.graph.outputs],
+        runtime_bytes=runtime_bytes(model, facts, symbols),
+        sparse_rate=sparse_rate(model) if rates else None,
+        shared_rate=shared_rate(model) if rates else None,
     )
 
 

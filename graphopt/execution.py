@@ -26,10 +26,11 @@ from graphopt.quality.equivalence import Equivalence, Verdict
 from graphopt.quality.gate import GateVerdict
 from graphopt.report import SCHEMA, GateInfo, Report
 from graphopt.request import Request, running_native
+from graphopt.runtime.cache import Cache
 from graphopt.runtime.environment import environment
 from graphopt.runtime.evaluation import Evaluator
 from graphopt.runtime.native import Native
-from graphopt.runtime.observing import observe
+from graphopt.runtime.observing import Stream, observe
 
 RUN_SECONDS = 20.0
 """How long one run of a model may take while exact passes are judged."""
@@ -57,8 +58,9 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
     if output is not None:
         request.listener(Progress("writing"))
         written = run.outcome.model.save(output)
-    before = describe(request.model, run.bindings)
-    after = describe(run.outcome.model, run.bindings, output, written)
+    rates = bool(request.lossy) or request.details
+    before = describe(request.model, run.bindings, rates=rates)
+    after = describe(run.outcome.model, run.bindings, output, written, rates)
     report = Report(
         schema=SCHEMA,
         tool={"name": "graphopt", "version": __version__},
@@ -158,20 +160,23 @@ class _Run:
             seed=request.seed,
         )
 
-    def _observe(self, model: Model, requests: Sequence[Any]) -> dict[Any, Any]:
+    def _observe(
+        self, model: Model, requests: Sequence[Any], other: Model | None = None
+    ) -> dict[Any, Any]:
         """Statistics of a model's tensors on the calibration data."""
-        assert self.dataset is not None
-        batches = (batch.feeds for batch in self.dataset.batches("calibration"))
-        self.request.listener(Progress("observing"))
+        dataset = self.dataset
+        assert dataset is not None
+        part = (dataset.digest, dataset.count("calibration"), dataset.seed)
         return observe(
             self.native,
             model,
-            batches,
+            Stream(lambda: (batch.feeds for batch in dataset.batches("calibration"))),
             requests,
+            other=other,
             cache=self.request.cache,
-            digest=self.dataset.digest,
-            provider=self.request.running.provider,
-            threads=self.request.running.judging["threads"],
+            digest=Cache.key(*part),
+            progress=lambda what: self.request.listener(Progress(what)),
+            **self.request.running.judging,
         )
 
     def findings(self) -> dict[str, Any]:

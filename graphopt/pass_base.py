@@ -90,7 +90,7 @@ T = TypeVar("T")
 FREE_BYTES = 64
 """Bytes that a constant may take in the place of a node whatever the budget says."""
 
-Observe = Callable[[Model, Sequence[Any]], "dict[Any, Any]"]
+Observe = Callable[..., "dict[Any, Any]"]
 """Statistics of a model's tensors on the calibration data, by request; see ``graphopt.runtime.observing``."""
 
 Evaluate = Callable[[Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"]

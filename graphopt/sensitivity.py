@@ -37,8 +37,9 @@ from graphopt.quality.gate import Budget, verdict
 from graphopt.quality.metrics import Metric, parse_metric
 from graphopt.report import SensitivityInfo, SensitivityReport
 from graphopt.request import running_native
-from graphopt.runtime.cache import Cache, Journal, digest_of, model_digest
+from graphopt.runtime.cache import Cache, model_hash
 from graphopt.runtime.environment import environment
+from graphopt.runtime.journal import Journal
 
 SCHEMA = "graphopt.sensitivity/1"
 
@@ -126,8 +127,13 @@ def sensitivity(
         ) as evaluation:
             chosen = _layers(folded, layers)
             study = _Study(folded, evaluation, metrics, listener)
-            key = digest_of(
-                SCHEMA, model_digest(folded), dataset.digest, metrics[0].name, samples, how.judging
+            key = Cache.key(
+                SCHEMA,
+                model_hash(folded),
+                dataset.digest,
+                metrics[0].name,
+                samples,
+                *map(str, how.judging.values()),
             )
             journal = cache.journal(key) if cache is not None else None
             rows = list(study.rows(chosen, wanted, journal))
@@ -289,10 +295,11 @@ def altered(values: np.ndarray, axes: tuple[int, ...], kind: Kind, strength: flo
         return without_smallest(values, strength)
     if kind == "clusters":
         centres, index = cluster(values, int(strength))
-        return centres[index].astype(values.dtype)
+        return np.asarray(centres[index], values.dtype)
     others = tuple(axis for axis in range(values.ndim) if axis not in axes)
     scale = fitted_scale(values.astype(np.float64), int(strength), others)
-    return dequantized(quantized(values, scale, int(strength)), scale).astype(values.dtype)
+    steps = quantized(values, scale, int(strength))
+    return np.asarray(dequantized(steps, scale), values.dtype)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, float]:

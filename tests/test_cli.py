@@ -166,7 +166,7 @@ def test_errors_are_one_line_with_an_exit_code(
 
 
 def test_an_internal_error_is_one_line_and_with_vv_a_traceback(model, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("graphopt.optimizer.describe", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("graphopt.execution.describe", lambda *a, **k: 1 / 0)
     assert call("optimize", model) == 70
     assert "internal error: ZeroDivisionError" in one_error(capsys)
     with pytest.raises(ZeroDivisionError):
@@ -177,7 +177,7 @@ def test_interrupted(model, capsys, monkeypatch) -> None:
     def interrupt(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graphopt.optimizer.describe", interrupt)
+    monkeypatch.setattr("graphopt.execution.describe", interrupt)
     assert call("optimize", model) == 130
     assert "interrupted" in one_error(capsys)
 
@@ -205,7 +205,7 @@ def test_real_data_judges(model, tmp_path, capsys) -> None:
     data = tmp_path / "d.npz"
     np.savez(data, x=np.ones((10, 3), np.float32), y=np.arange(10))
     assert call("optimize", model, "--data", data, "--json", "-", "-q") == 0
-    assert json.loads(capsys.readouterr().out)["verdict"]["samples"] == 2
+    assert json.loads(capsys.readouterr().out)["verdict"]["samples"] == 3
     np.savez(data, x=np.ones((10, 4), np.float32))
     assert call("optimize", model, "--data", data) == 1
     assert "samples of shape (4,)" in one_error(capsys)

@@ -29,7 +29,8 @@ def _gathered(
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def called(**values: Any) -> Any:
-            return command(**values, **{as_: gather(*[values.pop(name) for name in names])})
+            gathered = gather(*[values.pop(name) for name in names])
+            return command(**values, **{as_: gathered})
 
         decorated: Command = called
         for option in reversed(options):

@@ -1,23 +1,29 @@
 """What a model costs: nodes, parameters, bytes and multiply-accumulate operations (MACs).
 
-MACs are those of the textbook: outputs times the length of the sum behind each. Everything else counts as
-none. Dimensions that are only known at run time enter as symbols and are bound at the end.
+MACs are those of the textbook, see ``mac_rules``. A model's are those of its scopes, each as often as it
+runs:
+
+    If                the branch that is taken where that is proven, else the dearer one
+    Loop              the body times the trip count, where that is proven and nothing else ends the loop
+    Scan              the body times the length of the scanned axis, where that is proven
+    other loops       the body once: what is counted is then a lower bound
+    local functions   the body once for each call, with the shapes of that call
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.ir.graph import Constant, Function, Node
+from graphopt.ir.frames import Frame, UnprovenError
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.inference import Facts
-from graphopt.ir.inference.facts import Shape
+from graphopt.ir.mac_contributed import FREE, LEARNERS, MICROSOFT
+from graphopt.ir.mac_rules import STANDARD, Operands, Rule
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope
-from graphopt.numerics.dims import Dim, evaluate, product, symbols
-
-MacRule = Callable[[Node, Facts], Dim]
 
 
 def count_nodes(scopes: Iterable[Scope]) -> int:
@@ -50,104 +56,114 @@ def _is_small(constant: Constant) -> bool:
     return "float" in name or name in ("int8", "uint8", "int4", "uint4", "int2", "uint2")
 
 
+@dataclass(frozen=True)
+class Products:
+    """Multiply-accumulates as far as they are proven.
+
+    Attributes:
+        known: how many are proven.
+        unknown: nodes that take more of them, nobody knows how many.
+    """
+
+    known: int = 0
+    unknown: int = 0
+
+    def __add__(self, other: Products) -> Products:
+        return Products(self.known + other.known, self.unknown + other.unknown)
+
+    def times(self, count: int) -> Products:
+        """All of it so many times."""
+        return Products(self.known * count, self.unknown if count else 0)
+
+
+UNKNOWN = Products(0, 1)
+
+
 def count_macs(model: Model, facts: Facts, bindings: Mapping[str, int] | None = None) -> int | None:
     """Multiply-accumulates of one run; None where a shape that they depend on is not proven.
-
-    Both branches of an If count, a Loop or Scan body counts once, a function's body not at all.
 
     Args:
         model: the model.
         facts: what is proven of its tensors.
-        bindings: sizes of symbolic dimensions; 1 where one is missing.
+        bindings: sizes of symbolic dimensions of the inputs; 1 where one is missing.
     """
-    total = 0
-    for scope in model.scopes():
-        for node in scope.nodes if not isinstance(scope, Function) else ():
-            macs = node_macs(node, facts)
-            if macs is None:
-                return None
-            total += bind(macs, bindings or {})
-    return total
+    found = _Counter().scope(model.graph, Frame.of(model, facts, bindings))
+    return None if found.unknown else found.known
 
 
-def bind(dim: Dim, bindings: Mapping[str, int]) -> int:
-    """The value of a symbolic size; a symbol that is not bound counts as 1."""
-    if isinstance(dim, int):
-        return dim
-    return evaluate(dim, {name: bindings.get(name, 1) for name in symbols(dim)})
+def known_macs(model: Model, facts: Facts, cache: dict[int, tuple[Node, int]]) -> int:
+    """Multiply-accumulates of one run as far as they are proven, dynamic dimensions taken as 1.
+
+    Args:
+        model: the model.
+        facts: what is proven of its tensors.
+        cache: those of nodes counted before on the same facts, by ``id``, with the node itself; filled.
+    """
+    return _Counter(cache).scope(model.graph, Frame.of(model, facts)).known
 
 
-def node_macs(node: Node, facts: Facts) -> Dim | None:
-    """Multiply-accumulates of one node; None where its shapes are not known."""
-    rule = RULES.get(node.op)
-    if rule is None or not node.standard or node.dead:
+@dataclass(frozen=True)
+class _Counter:
+    """Counts scope by scope; the cache holds nodes of the main graph and of bodies in it."""
+
+    cache: dict[int, tuple[Node, int]] = field(default_factory=dict)
+
+    def scope(self, scope: Scope, frame: Frame) -> Products:
+        """One run of a scope."""
+        total = Products()
+        for node in scope.nodes:
+            if not node.dead:
+                total += self._node(node, frame)
+        return total
+
+    def _node(self, node: Node, frame: Frame) -> Products:
+        function = frame.function(node)
+        if function is not None:
+            try:
+                return self.scope(function, frame.enter(node, function))
+            except UnprovenError:
+                return UNKNOWN
+        bodies = frame.bodies(node)
+        if bodies:
+            runs = [self.scope(body, frame) for body in bodies]
+            dearer = Products(max(r.known for r in runs), max(r.unknown for r in runs))
+            return dearer.times(frame.trips(node))
+        known = self.cache.get(id(node)) if frame.depth == 0 else None
+        if known is None:
+            try:
+                known = (node, macs_of(node, frame))
+            except UnprovenError:
+                return UNKNOWN
+            if frame.depth == 0:
+                self.cache[id(node)] = known
+        return Products(known[1])
+
+
+def macs_of(node: Node, frame: Frame) -> int:
+    """Multiply-accumulates of one run of one node, the bodies in it and functions it calls not included.
+
+    Raises:
+        UnprovenError: a shape that they depend on, or what the operator does, is not known.
+    """
+    rule = _rule_of(node)
+    if rule is None:
         return 0
     try:
-        return rule(node, facts)
-    except (IndexError, TypeError, ValueError, KeyError):
-        return None
+        return rule(Operands(frame.call(node), frame))
+    except UnprovenError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise UnprovenError(str(error)) from None
 
 
-def _shape(node: Node, facts: Facts, index: int, output: bool = False) -> Shape:
-    tensor = (node.outputs if output else node.inputs)[index]
-    shape = tuple(tensor.shape) if isinstance(tensor, Constant) else facts.shape(tensor)
-    if shape is None:
-        raise ValueError("unknown rank")
-    return shape
-
-
-def _conv(node: Node, facts: Facts) -> Dim:
-    """Outputs times input channels of a group times kernel size."""
-    return product((*_shape(node, facts, 0, output=True), *_shape(node, facts, 1)[1:]))
-
-
-def _conv_transpose(node: Node, facts: Facts) -> Dim:
-    """Inputs times output channels of a group times kernel size."""
-    return product((*_shape(node, facts, 0), *_shape(node, facts, 1)[1:]))
-
-
-def _gemm(node: Node, facts: Facts) -> Dim:
-    inner = _shape(node, facts, 0)[0 if node.attrs.get("transA") else 1]
-    return product((*_shape(node, facts, 0, output=True), inner))
-
-
-def _matmul(node: Node, facts: Facts) -> Dim:
-    return product((*_shape(node, facts, 0, output=True), _shape(node, facts, 0)[-1]))
-
-
-def _qlinear_conv(node: Node, facts: Facts) -> Dim:
-    return product((*_shape(node, facts, 0, output=True), *_shape(node, facts, 3)[1:]))
-
-
-def _recurrent(node: Node, facts: Facts) -> Dim:
-    """Steps times batch times the sizes of both weight tensors of a cell."""
-    sequence = _shape(node, facts, 0)
-    steps = product(sequence[:2])
-    weights = product(_shape(node, facts, 1)) + product(_shape(node, facts, 2))
-    return steps * weights
-
-
-def _attention(node: Node, facts: Facts) -> Dim:
-    """Scores and weighted values of scaled dot-product attention (opset 23), 4-D inputs."""
-    query, key, value = (_shape(node, facts, index) for index in range(3))
-    if len(query) != 4:
-        raise ValueError("packed heads")
-    scores = product((*query[:3], key[2]))
-    return scores * query[3] + scores * value[3]
-
-
-RULES: dict[str, MacRule] = {
-    "Attention": _attention,
-    "Conv": _conv,
-    "ConvInteger": _conv,
-    "ConvTranspose": _conv_transpose,
-    "GRU": _recurrent,
-    "Gemm": _gemm,
-    "LSTM": _recurrent,
-    "MatMul": _matmul,
-    "MatMulInteger": _matmul,
-    "QLinearConv": _qlinear_conv,
-    "QLinearMatMul": _matmul,
-    "RNN": _recurrent,
-}
-"""How many multiply-accumulates an operator takes."""
+def _rule_of(node: Node) -> Rule | None:
+    """How a node is counted; None where there is nothing to count."""
+    domain = node.domain or ""
+    if domain in ("", "ai.onnx"):
+        return STANDARD.get(node.op)
+    if domain == "ai.onnx.ml":
+        return LEARNERS.get(node.op)
+    found = MICROSOFT.get(node.op) if domain == "com.microsoft" else None
+    if found is None and not (domain == "com.microsoft" and node.op in FREE):
+        raise UnprovenError(f"what {domain}.{node.op} does is not known")
+    return found

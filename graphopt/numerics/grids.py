@@ -58,7 +58,7 @@ def quantized(values: np.ndarray, scale: np.ndarray, bits: int) -> np.ndarray:
     """Numbers as integers of a symmetric grid; int8 up to 8 bits, else int16."""
     top = largest(bits)
     steps = np.clip(np.rint(values / scale), -top, top)
-    return steps.astype(np.int8 if bits <= 8 else np.int16)
+    return np.asarray(steps, np.int8 if bits <= 8 else np.int16)
 
 
 def dequantized(steps: np.ndarray, scale: np.ndarray) -> np.ndarray:

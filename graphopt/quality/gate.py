@@ -136,10 +136,18 @@ class Gate:
         budget: what may be lost.
         metric: what it is lost of: the evaluation's first metric.
         evaluation: runs the models.
+        blame: what measures, from a base on, how far models are from it; see ``LossJudge``.
     """
 
-    def __init__(self, budget: Budget, metric: Metric, evaluation: Evaluation) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        metric: Metric,
+        evaluation: Evaluation,
+        blame: Callable[[Model], Callable[[Model], float]],
+    ) -> None:
         self.budget = budget
+        self.blame = blame
         self.metric = metric
         self.evaluation = evaluation
         self.trials = 0

@@ -45,6 +45,12 @@ def specs(model: Model) -> list[InputSpec]:
     return [_spec(t) for t in model.graph.inputs if isinstance(t, Variable) and t.default is None]
 
 
+def optional_specs(model: Model) -> list[InputSpec]:
+    """The inputs that a caller may give instead of the default value that the model has for them."""
+    given = [t for t in model.graph.inputs if isinstance(t, Variable)]
+    return [_spec(tensor) for tensor in given if tensor.default is not None]
+
+
 def _spec(tensor: Variable) -> InputSpec:
     dtype, shape, kind = tensor.dtype, tensor.shape, "tensor"
     if tensor.info is not None and dtype is None:

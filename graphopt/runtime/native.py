@@ -23,7 +23,7 @@ from typing import Any
 
 import onnxruntime  # noqa: F401 - imported before the fork, so that no child has to
 
-from graphopt.errors import NativeDeathError, NativeError, printable
+from graphopt.errors import GraphoptError, NativeDeathError, NativeError, printable
 from graphopt.runtime.tasks import Tasks
 
 
@@ -58,6 +58,7 @@ class Native:
         Raises:
             NativeError: the request failed; the message says why.
             NativeDeathError: it killed the process, hung or used too much memory.
+            GraphoptError: what the task itself raised, such as ``ProviderError``.
         """
         child = self._child
         if child is None:
@@ -73,7 +74,7 @@ class Native:
         except (EOFError, OSError):
             raise NativeDeathError(f"{task} killed the process that ran it{self._kill()}") from None
         if not ok:
-            raise NativeError(answer)
+            raise answer if isinstance(answer, GraphoptError) else NativeError(answer)
         return answer
 
     def _kill(self) -> str:
@@ -179,6 +180,8 @@ def _serve(connection: Connection, memory_bytes: int | None) -> None:
             answer = (True, getattr(tasks, name)(*args, **kwargs))
         except MemoryError:
             answer = (False, "not enough memory within the limit")
+        except GraphoptError as error:
+            answer = (False, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to the one who asked
             answer = (False, f"{type(error).__name__}: {printable(str(error), 2000)}")
         try:

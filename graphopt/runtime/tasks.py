@@ -6,17 +6,20 @@ None.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 
-Feeds = dict[str, Any]
+from graphopt.runtime.interleaving import interleave
+from graphopt.runtime.observing_child import Observation, Watch
+from graphopt.runtime.profiling import NodeSeconds, profile
+from graphopt.runtime.providers import Provider, device_name
+from graphopt.runtime.sessions import open_session, start
 
-ERROR_LEVEL = 4
-"""ONNX Runtime's severity 'fatal': what is wrong comes back as an error, not on the terminal."""
+Feeds = dict[str, Any]
 
 
 class Tasks:
@@ -42,10 +45,13 @@ class Tasks:
             backend: ``ort`` or ``reference`` (the evaluator of the onnx package).
             optimize: whether ONNX Runtime may apply its own graph optimizations.
             threads: threads for one operator.
-            provider: ``cpu`` or ``cuda``.
+            provider: ``cpu``, ``cuda`` or ``cuda:N``.
 
         Returns:
             The names of the model's outputs.
+
+        Raises:
+            ProviderError: the provider is missing or does not start.
         """
         if backend == "reference":
             from onnx.reference import ReferenceEvaluator
@@ -53,7 +59,7 @@ class Tasks:
             proto = onnx.load(model) if isinstance(model, str) else onnx.load_from_string(model)
             self.sessions[key] = ReferenceEvaluator(proto)
             return list(self.sessions[key].output_names)
-        session = _session(model, optimize, threads, provider)
+        session = open_session(model, optimize, threads, Provider.parse(provider))
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]
 
@@ -67,20 +73,53 @@ class Tasks:
         self.sessions.pop(key, None)
 
     def time(
-        self, keys: Sequence[str], feeds: Feeds, rounds: int, warm_up: int
+        self, keys: Sequence[str], feeds: Feeds, rounds: int, seconds: float, seed: int
     ) -> list[list[float]]:
-        """Time open sessions in interleaved rounds; seconds of each run, by session."""
-        for key in keys:
-            for _ in range(warm_up):
-                self.sessions[key].run(None, feeds)
-        seconds: list[list[float]] = [[] for _ in keys]
-        for number in range(rounds):
-            order = range(len(keys)) if number % 2 == 0 else reversed(range(len(keys)))
-            for index in order:
-                started = time.perf_counter()
-                self.sessions[keys[index]].run(None, feeds)
-                seconds[index].append(time.perf_counter() - started)
-        return seconds
+        """Time open sessions in interleaved rounds.
+
+        Args:
+            keys: of the sessions.
+            feeds: what all of them run on.
+            rounds: rounds at most.
+            seconds: stop after this long, but not before there are a few rounds.
+            seed: of the order in which they take turns.
+
+        Returns:
+            For each session, seconds of a run in each round.
+        """
+        runs = [partial(self.sessions[key].run, None, feeds) for key in keys]
+        return interleave(runs, rounds, seconds, seed)
+
+    def profile(
+        self,
+        model: bytes | str,
+        feeds: Feeds,
+        runs: int,
+        seconds: float,
+        threads: int = 1,
+        provider: str = "cpu",
+    ) -> list[NodeSeconds]:
+        """Run a model with ONNX Runtime's profiler on; seconds of each node as ONNX Runtime runs it.
+
+        Args:
+            model: its bytes or its path.
+            feeds: what to run it on.
+            runs: runs at most.
+            seconds: stop after this long, but not before there is a run.
+            threads: threads for one operator.
+            provider: ``cpu``, ``cuda`` or ``cuda:N``.
+        """
+        return profile(model, feeds, runs, seconds, threads, Provider.parse(provider))
+
+    def provide(self, provider: str) -> str:
+        """Start an execution provider; returns the name of its device, empty for the CPU.
+
+        Raises:
+            ProviderError: the provider is missing or does not start.
+        """
+        chosen = Provider.parse(provider)
+        start(chosen)
+        return device_name(chosen)
 
     def evaluate(self, model: bytes, backend: str = "ort") -> list[np.ndarray]:
         """Run a model without inputs once and forget it."""
@@ -104,18 +143,40 @@ class Tasks:
             "providers": onnxruntime.get_available_providers(),
         }
 
+    def observe_open(
+        self,
+        key: str,
+        models: Sequence[bytes | str | None],
+        watches: Sequence[Watch],
+        threads: int = 1,
+        provider: str = "cpu",
+    ) -> list[str]:
+        """Open models whose outputs are to be observed; ``close`` forgets them.
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+        Args:
+            key: the name to observe by.
+            models: the bytes or the path of each; None for one that nothing watches.
+            watches: what to accumulate of their outputs.
+            threads: threads for one operator.
+            provider: ``cpu``, ``cuda`` or ``cuda:N``.
 
+        Returns:
+            For each watch why it cannot be served; empty where it can.
+        """
+        sessions = []
+        for model in models:
+            if model is not None:
+                self.open(key, model, threads=threads, provider=provider)
+            sessions.append(self.sessions.pop(key, None))
+        observation = Observation(sessions, watches)
+        self.sessions[key] = observation
+        return observation.why
 
-def _session(model: bytes | str, optimize: bool, threads: int, provider: str) -> Any:
-    import onnxruntime
+    def observe_run(self, key: str, feeds: Feeds) -> None:
+        """Run what is observed on a batch, and take in what is watched."""
+        self.sessions[key].run(feeds)
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERROR_LEVEL
-    level = onnxruntime.GraphOptimizationLevel
-    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = optimize
-    return onnxruntime.InferenceSession(model, options, providers=[_PROVIDERS[provider]])
+    def observe_take(self, key: str, number: int) -> dict[str, np.ndarray] | str:
+        """What one watch accumulated, which is then forgotten; or why there is nothing."""
+        taken: dict[str, np.ndarray] | str = self.sessions[key].take(number)
+        return taken

@@ -106,7 +106,7 @@ def _others(weight: Constant, axes: tuple[int, ...]) -> tuple[int, ...]:
 
 def _stored_bytes(weight: Constant, axes: tuple[int, ...], bits: int) -> int:
     scales = int(np.prod([weight.shape[axis] for axis in axes], dtype=np.int64))
-    return int(np.prod(weight.shape)) * bits // 8 + scales * weight.dtype.itemsize
+    return int(np.prod(weight.shape) * bits // 8 + scales * weight.dtype.itemsize)
 
 
 def _store(weight: Constant, axes: tuple[int, ...], bits: int) -> Node:

@@ -39,8 +39,10 @@ class Engine:
         self,
         functions: Iterable[gs.Function] = (),
         assumed: Mapping[int, bool] | None = None,
+        sizes: Mapping[str, int] | None = None,
     ) -> None:
         self.assumed = dict(assumed or {})
+        self.sizes = dict(sizes or {})
         self.functions: dict[Key, gs.Function] = {}
         for function in functions:
             key = (_domain(function.domain), function.name, getattr(function, "overload", "") or "")
@@ -84,8 +86,9 @@ class Engine:
             return Fact(dtype)
         dims: list[Dim] = []
         for axis, dim in enumerate(shape):
-            number = int(dim) if isinstance(dim, int) else 0
-            dims.append(number if number > 0 else symbol(f"{tensor.name or index}[{axis}]", 1))
+            name = f"{tensor.name or index}[{axis}]"
+            number = int(dim) if isinstance(dim, int) and dim > 0 else self.sizes.get(name, 0)
+            dims.append(number if number > 0 else symbol(name, 1))
         return Fact(dtype, tuple(dims))
 
     def run(
@@ -147,6 +150,18 @@ class Engine:
 
     def _expand(self, function: gs.Function, call: Call) -> list[Fact] | None:
         """The outputs of a local function, inferred through its body for this one call."""
+        entered = self.enter(function, call)
+        if entered is None:
+            return None
+        facts, _ = entered
+        return [self.fact(tensor, facts) for tensor in function.outputs]
+
+    def enter(self, function: gs.Function, call: Call) -> tuple[Facts, Environment] | None:
+        """Infer the body of a local function for one call.
+
+        Returns:
+            The facts that hold in its body and the values of its attributes; None where the budget is spent.
+        """
         if not self.again(function):
             return None
         environment = _defaults(function)
@@ -155,7 +170,9 @@ class Engine:
         facts = Facts()
         for index, tensor in enumerate(function.inputs):
             facts._set(tensor, call.fact(index))
-        return self.run(function, opset_of(function, call.opset), facts, environment)
+        if self.run(function, opset_of(function, call.opset), facts, environment) is None:
+            return None
+        return facts, environment
 
 
 def opset_of(graph: gs.Graph, default: int = NEWEST_OPSET) -> int:
@@ -168,6 +185,7 @@ def infer(
     graph: gs.Graph,
     functions: Iterable[gs.Function] = (),
     assumed: Mapping[int, bool] | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Facts:
     """Infer types, shapes and small integer contents of all tensors of a graph.
 
@@ -182,12 +200,14 @@ def infer(
         functions: local functions of the model; they shadow standard operators.
         assumed: values of boolean tensors, by ``id``, to be taken for granted; for proofs by
             contradiction.
+        sizes: of dynamic dimensions of the inputs, by symbol (``input[axis]``); the facts then hold for
+            these sizes only.
 
     Returns:
         Facts of the tensors of the graph and of the bodies in it. In the body of a loop they hold
         for each iteration, with symbols that may vary between iterations.
     """
-    engine = Engine(functions, assumed)
+    engine = Engine(functions, assumed, sizes)
     facts = Facts()
     environment: Mapping[str, object] = {}
     if isinstance(graph, gs.Function):

@@ -1,6 +1,22 @@
 """Data: files, folders and functions, read as a stream of samples."""
 
 from graphopt.quality.data.dataset import Batch, Dataset, Part
-from graphopt.quality.feeds_file import load_feeds
+from graphopt.quality.data.feeds import first_feeds, load_feeds
+from graphopt.quality.data.image_options import ImageOptions
+from graphopt.quality.data.opening import open_dataset
+from graphopt.quality.data.options import DataOptions, DataSource, parse_share
+from graphopt.quality.data.split import CALIBRATION_MOST
 
-__all__ = ["Batch", "Dataset", "Part", "load_feeds"]
+__all__ = [
+    "CALIBRATION_MOST",
+    "Batch",
+    "DataOptions",
+    "DataSource",
+    "Dataset",
+    "ImageOptions",
+    "Part",
+    "first_feeds",
+    "load_feeds",
+    "open_dataset",
+    "parse_share",
+]

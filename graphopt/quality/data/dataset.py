@@ -54,12 +54,17 @@ class Dataset(Protocol):
     def count(self, part: Part) -> int:
         """Samples in a part."""
 
-    def batches(self, part: Part, most: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self, part: Part, most: int | None = None, size: int | None = None
+    ) -> Iterator[Batch]:
         """The samples of a part, in order, a new stream each time.
 
         Args:
             part: which part.
-            most: stop after this many samples.
+            most: stop after this many samples, or with the run that passes them where a run of the model
+                takes several.
+            size: the most samples in a batch, where the model takes any number; chosen by their bytes
+                where this is None.
 
         Raises:
             UsageError: the source gives other data than when it was opened.

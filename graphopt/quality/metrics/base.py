@@ -1,9 +1,9 @@
 """What a metric is: statistics of each sample that are pooled into one value.
 
 A metric turns a batch of outputs into *rows*, one per sample, of a few sufficient statistics: right or
-wrong; edits and characters; squared error and elements. Its value is a function of a weighted sum of rows.
-So a confidence interval is had by drawing rows anew, original and candidate paired by sample, without
-running a model again.
+wrong; edits and characters; squared error and elements. Its value is a function of a weighted sum of
+rows. So a confidence interval is had by drawing rows anew, original and candidate paired by sample,
+without running a model again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Metric(abc.ABC):
     """A measure of how well a model does, or of how near it is to the original.
 
     Attributes:
-        name: as it is written on the command line, with its options.
+        name: as it is written on the command line, with its options and without its output.
         output: the output that it is of; empty where it looks at several.
         higher_is_better: whether larger values are better.
         needs_labels: whether it compares with labels; otherwise it compares with the original.
@@ -85,6 +85,12 @@ class Metric(abc.ABC):
     def drop(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """How much worse ``after`` is, in the units that a budget is given in; negative where better.
 
-        Points of the value itself, unless a metric says otherwise.
+        Points of the value itself, unless a metric says otherwise. NaN where both are infinite: then
+        nothing can be said.
         """
-        return np.subtract(before, after) if self.higher_is_better else np.subtract(after, before)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(before - after if self.higher_is_better else after - before)
+
+    def __str__(self) -> str:
+        """The metric as it is written on the command line, ``NAME@OUTPUT``."""
+        return f"{self.name}@{self.output}" if self.output else self.name

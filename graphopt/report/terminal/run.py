@@ -102,7 +102,7 @@ def _before_after(report: Report) -> Table:
         table.add_row("latency p50", *map(duration, p50), change(1.0, timed.ratio.median))
     gate = report.gate
     if gate is not None and gate.before is not None and gate.after is not None:
-        values = (f"{gate.before:.4g}", f"{gate.after:.4g}")
+        values = (f"{gate.before:.6g}", f"{gate.after:.6g}")
         table.add_row(printable(gate.metric), *values, _points(gate.drop))
     return table
 
@@ -119,7 +119,7 @@ def gate_line(gate: GateInfo, chosen: str = "") -> Text:
     line = Text("budget ")
     line.append(gate.verdict, style=STYLES[gate.verdict])
     line.append(f" on {gate.samples} samples: {printable(gate.metric)} {printable(gate.why, 500)}")
-    line.append(f" ({gate.confidence:.4g} confidence for each end)")
+    line.append(f" (each end at {100 * gate.confidence:.4g} % confidence)")
     if chosen:
         line.append(f"; metric chosen: {printable(chosen, 300)}", style="dim")
     return line

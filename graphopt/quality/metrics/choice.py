@@ -1,0 +1,166 @@
+"""Which metric to judge with where the user names none, and which ones are worth a report.
+
+With labels, the forms that labels can have are gone through from the most telling to the least. Where one
+of them allows several readings (several outputs, several layouts), each is tried on the first batch and
+the one by which the original does best is taken: an output does better on the labels that are about it.
+
+Without labels it is a measure of fidelity: agreement of the predicted classes where the model predicts
+classes and there are enough samples to ever prove so small a drop, else one that every sample says
+something about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+
+import numpy as np
+
+from graphopt.errors import UsageError
+from graphopt.ir.model import Model
+from graphopt.quality.metrics.base import Metric, Observed
+from graphopt.quality.metrics.fidelity import Agreement, Cosine, Equal
+from graphopt.quality.metrics.kl import KL, are_probabilities
+from graphopt.quality.metrics.noise import SQNR, WorstDifference
+from graphopt.quality.metrics.outputs import as_numbers, is_float, is_text, listed, shown
+from graphopt.quality.metrics.parsing import parse_metric
+from graphopt.quality.metrics.readings import Reading, readings
+from graphopt.quality.metrics.scores import class_scores
+
+LOSSES_TO_TELL = 6.0
+"""Samples times the largest drop from which agreement is taken. Below 3 not even a perfect candidate is
+proven at 95 % (rule of three); 6 leaves room for the verdicts after the first, which are stricter."""
+
+SAME = 1e-3
+"""How near labels are to an output, in units of its size, that are the original's own output."""
+
+Outputs = Mapping[str, np.ndarray]
+
+
+def choose_metric(
+    model: Model,
+    samples: int,
+    labels_example: np.ndarray | None,
+    outputs_example: Outputs,
+    max_drop: float | None,
+) -> tuple[Metric, str]:
+    """The metric to judge with.
+
+    Args:
+        model: the original.
+        samples: that it will be judged on.
+        labels_example: labels of one batch; None where there are none.
+        outputs_example: the original's outputs for that batch.
+        max_drop: the largest drop allowed; None: no limit.
+
+    Returns:
+        The metric, and the reason in words.
+
+    Raises:
+        UsageError: the labels fit no output, or no output can be compared.
+    """
+    if labels_example is None:
+        text, why = _fidelity(samples, outputs_example, max_drop)
+        return parse_metric(text, model), why
+    for form in readings(model, labels_example, outputs_example):
+        fitting = [
+            (score, reading)
+            for reading in form
+            if (score := _score(model, reading, labels_example, outputs_example)) is not None
+        ]
+        if fitting:
+            _, best = max(fitting, key=lambda entry: entry[0])  # the first of equals
+            why = best.why
+            if len(fitting) > 1:
+                why += f"; of {len(fitting)} readings that fit, the original does best by this one"
+            return _unless_own(parse_metric(best.text, model), why, labels_example, outputs_example)
+    raise UsageError(
+        f"no metric is known for labels {shown(labels_example)} and the outputs "
+        f"{listed(outputs_example)}",
+        "Name one: --metric cosine needs no labels, --metric module:function is your own",
+    )
+
+
+def _score(model: Model, reading: Reading, labels: np.ndarray, outputs: Outputs) -> float | None:
+    """How well the original does, higher is better; None where the metric does not fit."""
+    seen = Observed(dict(outputs), dict(outputs), labels, len(labels))
+    try:
+        metric = parse_metric(reading.text, model)
+        value = metric.value(metric.rows(seen))
+    except UsageError:
+        return None
+    return value if metric.higher_is_better else 1 - value
+
+
+def _unless_own(
+    metric: Metric, why: str, labels: np.ndarray, outputs: Outputs
+) -> tuple[Metric, str]:
+    """Fidelity instead of an error of zero, where the labels are what the original gives."""
+    if metric.name != "mse":
+        return metric, why
+    own = as_numbers(outputs[metric.output]).astype(np.float64).reshape(-1)
+    gap = np.abs(own - as_numbers(labels).astype(np.float64).reshape(-1)).max()
+    if not gap <= SAME * np.sqrt(np.mean(np.square(own))):
+        return metric, why
+    why = f"the labels are the original's own output {metric.output!r}"
+    return SQNR(output=metric.output), why
+
+
+def _fidelity(samples: int, outputs: Outputs, max_drop: float | None) -> tuple[str, str]:
+    floats = {name: array for name, array in outputs.items() if is_float(array)}
+    if not floats:
+        if all(is_text(array) for array in outputs.values()):
+            raise UsageError(
+                f"no output can be compared: {listed(outputs)}",
+                "Give labels, or a function of your own: --metric module:function",
+            )
+        return "equal", "no labels, and no output holds floats"
+    where = f"@{next(iter(floats))}" if len(floats) == 1 else ""
+    several = " in the output where they do so least" if len(floats) > 1 else ""
+    why_not = ""
+    if _predict_classes(floats):
+        if max_drop is None or samples * max_drop >= LOSSES_TO_TELL:
+            return f"agreement{where}", "no labels; the outputs are scores of classes"
+        why_not = f", and {samples} samples are too few to prove so small a drop of agreement"
+    if any(array.size <= (len(array) if array.ndim else 1) for array in floats.values()):
+        why = (
+            f"no labels; an output is one number per sample; signal and noise are compared{several}"
+        )
+        return f"sqnr{where}", why
+    return f"cosine{where}", f"no labels{why_not}; directions of outputs are compared{several}"
+
+
+def _predict_classes(floats: Outputs) -> bool:
+    """Whether all outputs are scores of classes: one that has their form, or several probabilities."""
+    scores = [class_scores(array, len(array)) if array.ndim else None for array in floats.values()]
+    if len(scores) == 1:
+        return scores[0] is not None
+    return all(rows is not None and are_probabilities(rows) for rows in scores)
+
+
+def fidelity_metrics(model_outputs_example: Outputs) -> list[Metric]:
+    """The measures of fidelity that are worth reporting, output by output.
+
+    Args:
+        model_outputs_example: the original's outputs for one batch, by name.
+
+    Returns:
+        Metrics bound to one output each: agreement where it has the form of scores of classes, cosine, sqnr,
+        worst, and kl where it holds probabilities; equal for integers and booleans; none for strings.
+    """
+    return list(chain(*(_of_output(name, a) for name, a in model_outputs_example.items())))
+
+
+def _of_output(name: str, array: np.ndarray) -> list[Metric]:
+    if is_text(array):
+        return []
+    if not is_float(array):
+        return [Equal(output=name)]
+    found: list[Metric] = [SQNR(output=name), WorstDifference(output=name)]
+    if array.ndim and array.size > len(array):
+        found.insert(0, Cosine(output=name))
+    if array.ndim and class_scores(array, len(array)) is not None:
+        found.insert(0, Agreement(output=name))
+    if array.ndim > 1 and array.shape[-1] > 1 and are_probabilities(as_numbers(array)):
+        found.append(KL(output=name))
+    return found

@@ -1,0 +1,133 @@
+"""Text that comes from files: shown as it is, never as markup, never wider than its place."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable
+
+from markupsafe import Markup, escape
+
+from graphopt.errors import printable
+
+LONG = 2000
+"""Characters of a text that are written at all."""
+
+TITLE = 300
+"""Characters of a name that are kept at all; longer ones lose their end even in the tooltip."""
+
+_MEASURE = re.compile(r"(?<=\d) (?=(?:%|B|[KMG]iB|[kMGT]|µs|ms|s|dB)(?!\w))")
+
+
+def shown(text: str) -> str:
+    """A text as it is written: printable, not endless, and no number parted from its unit by a line's end."""
+    return _MEASURE.sub("\u00a0", printable(text, LONG))
+
+
+def compose(template: str, *parts: object) -> Markup:
+    """HTML with parts in it; those that are no HTML are made printable and escaped.
+
+    Args:
+        template: HTML written here, with ``{}`` for each part.
+        parts: from anywhere.
+    """
+    safe = (part if isinstance(part, Markup) else shown(str(part)) for part in parts)
+    return Markup(template).format(*safe)
+
+
+def columns(text: str) -> int:
+    """How many columns a text takes in a monospaced font; wide characters take two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def middle(text: str, width: int) -> str:
+    """Cut a name in its middle, where it says least.
+
+    Args:
+        text: any string.
+        width: the most columns.
+
+    Returns:
+        The text made printable; a third of what is kept stands before the ellipsis, the rest after it.
+    """
+    safe = printable(text, TITLE)
+    if columns(safe) <= width:
+        return safe
+    head = _fitting(safe, max(1, (width - 1) // 3))
+    tail = _fitting(reversed(safe), max(1, width - 1 - columns(head)))
+    return f"{head}…{tail[::-1]}"
+
+
+def _fitting(letters: Iterable[str], width: int) -> str:
+    """As many of the first letters as fit a width."""
+    kept: list[str] = []
+    for letter in letters:
+        width -= columns(letter)
+        if width < 0:
+            break
+        kept.append(letter)
+    return "".join(kept)
+
+
+def name(text: str, width: int = 44) -> Markup:
+    """A name from a model, cut in its middle, with the whole of it as a tooltip.
+
+    Args:
+        text: the name.
+        width: the most columns.
+    """
+    if not text:
+        return Markup('<span class="muted">(no name)</span>')
+    whole, short = printable(text, TITLE), middle(text, width)
+    title = Markup("") if short == whole else compose(' title="{}"', whole)
+    return compose('<span class="name"{}>{}</span>', title, short)
+
+
+def names(texts: list[str], most: int, width: int = 44) -> Markup:
+    """Some names of a list, and how many more there are."""
+    listed = Markup(", ").join(name(text, width) for text in texts[:most])
+    rest = len(texts) - most
+    if rest > 0:
+        listed += compose(' <span class="muted">and {} more</span>', f"{rest:,}")
+    return listed
+
+
+def hinted(text: Markup | str, hint: str) -> Markup:
+    """A text with a smaller one under it."""
+    if not hint:
+        return escape(text)
+    return compose('{} <span class="hint">{}</span>', text, hint)
+
+
+def base(path: str) -> str:
+    """The last part of a path, of whatever system wrote it."""
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def command_line(arguments: list[str], most: int) -> tuple[Markup, bool]:
+    """A command as it can be pasted into a POSIX shell (bash or zsh where a name has odd characters).
+
+    Args:
+        arguments: the words of the command.
+        most: characters to keep.
+
+    Returns:
+        The quoted command as HTML, one line, and whether it is whole.
+    """
+    line = " ".join(_quoted(word) for word in arguments)
+    return escape(line[:most]), len(line) <= most
+
+
+def _quoted(word: str) -> str:
+    """One word for a shell; what cannot be printed is written as an escape of ``$'...'``."""
+    if printable(word, len(word) + 1) == word:
+        return shlex.quote(word)
+    letters = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + "".join(map(_escaped, letters)) + "'"
+
+
+def _escaped(letter: str) -> str:
+    if "\udc80" <= letter <= "\udcff":  # a byte that was no UTF-8 (PEP 383)
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return printable(letter)

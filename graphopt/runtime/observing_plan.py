@@ -1,0 +1,130 @@
+"""What can be observed, what it needs, and what fits into one run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx_graphsurgeon as gs
+
+from graphopt.ir.graph import Constant
+from graphopt.ir.model import Model
+from graphopt.numerics.streaming.accumulator import Shape
+from graphopt.runtime.observing_child import Watch
+
+ELEMENT_BYTES = 4
+"""Bytes that an element of an inner tensor is taken to have."""
+
+
+class Tensors:
+    """The tensors of a model by name, and why others cannot be observed."""
+
+    def __init__(self, model: Model) -> None:
+        self.main: dict[str, gs.Tensor] = {}
+        graph = model.graph
+        for tensor in (*graph.initializers, *graph.inputs, *graph.outputs):
+            self.main[tensor.name] = tensor
+        for node in graph.nodes:
+            for tensor in (*node.inputs, *node.outputs):
+                self.main.setdefault(tensor.name, tensor)
+        self.main.pop("", None)
+        self.inner = {
+            tensor.name
+            for scope in model.scopes()
+            if scope is not graph
+            for tensor in (*scope.inputs, *(t for n in scope.nodes for t in n.outputs))
+        }
+
+    def objection(self, name: str) -> str:
+        """Why a tensor cannot be observed; empty where it can."""
+        if name in self.main:
+            return ""
+        if name in self.inner:
+            return (
+                "it lies in the body of a control-flow operator or of a local function, which may run "
+                "any number of times"
+            )
+        return "the model has no tensor of this name"
+
+    def constant(self, name: str) -> Constant | None:
+        """The tensor, if it does not depend on the data."""
+        found = self.main.get(name)
+        return found if isinstance(found, Constant) else None
+
+
+@dataclass
+class Group:
+    """Watches that are served by one run over the data.
+
+    Attributes:
+        numbers: of the watches.
+        nbytes: of their accumulators and of the tensors that they take in.
+        tensors: those that the run returns.
+    """
+
+    numbers: list[int] = field(default_factory=list)
+    nbytes: int = 0
+    tensors: set[tuple[int, str]] = field(default_factory=set)
+
+
+def group(
+    watches: Mapping[int, Watch], shapes: Mapping[tuple[int, str], Shape], most_bytes: int
+) -> tuple[list[Group], dict[int, str]]:
+    """Share watches out among as few runs as a first fit, in the order given, finds.
+
+    A run holds the accumulators of its watches and, of one batch, the tensors that they take in. A tensor
+    that is too large by itself gets a run of its own, for the model computes it anyway.
+
+    Args:
+        watches: by number.
+        shapes: of the tensors on the first batch.
+        most_bytes: that a run may hold.
+
+    Returns:
+        The runs, and for each watch that cannot be served the reason.
+    """
+    groups: list[Group] = []
+    refused: dict[int, str] = {}
+    for number, watch in watches.items():
+        try:
+            own = watch.spec.nbytes(*(shapes[source] for source in watch.sources))
+        except ValueError as error:
+            refused[number] = str(error)
+            continue
+        if own > most_bytes:
+            refused[number] = (
+                f"its statistics take {own} bytes, more than the {most_bytes} allowed; "
+                "ask for blocks of it"
+            )
+            continue
+        place = next((g for g in groups if _fits(g, watch, shapes, own, most_bytes)), None)
+        if place is None:
+            place = Group()
+            groups.append(place)
+        place.nbytes += own + _more(place, watch, shapes)
+        place.tensors.update(watch.sources)
+        place.numbers.append(number)
+    return groups, refused
+
+
+def _fits(
+    place: Group,
+    watch: Watch,
+    shapes: Mapping[tuple[int, str], Shape],
+    own: int,
+    most_bytes: int,
+) -> bool:
+    return place.nbytes + own + _more(place, watch, shapes) <= most_bytes
+
+
+def _more(place: Group, watch: Watch, shapes: Mapping[tuple[int, str], Shape]) -> int:
+    """Bytes of the tensors that a watch adds to those of a run."""
+    new: Iterable[tuple[int, str]] = {*watch.sources} - place.tensors
+    return sum(ELEMENT_BYTES * math.prod(shapes[source]) for source in new)
+
+
+def outputs_of(watches: Sequence[Watch], model: int) -> list[str]:
+    """The tensors of one model that watches take in, each once, in the order of first use."""
+    names = (name for watch in watches for number, name in watch.sources if number == model)
+    return list(dict.fromkeys(names))

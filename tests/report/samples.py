@@ -1,0 +1,459 @@
+"""Reports as a run would write them, and as an attacker would."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from typing import Any
+
+from graphopt.report import (
+    SCHEMA,
+    BudgetInfo,
+    DataInfo,
+    EditInfo,
+    GateInfo,
+    GraphInfo,
+    HistogramInfo,
+    LatencyInfo,
+    LayerInfo,
+    MeasureInfo,
+    ModelInfo,
+    NodeInfo,
+    NodeTime,
+    RatioInfo,
+    Report,
+    SensitivityInfo,
+    SensitivityReport,
+    SkipInfo,
+    SpreadInfo,
+    StepReport,
+    TensorInfo,
+    VerdictInfo,
+)
+
+TOOL = {"name": "graphopt", "version": "0.1.0"}
+ENVIRONMENT = {"python": "3.12.4", "platform": "linux x86_64", "cpus": "8", "onnxruntime": "1.24.0"}
+LIMIT = 0.01
+
+
+def _model(path: str, **figures: Any) -> ModelInfo:
+    tensors = (
+        [TensorInfo("x", "float", ["N", 1, 28, 28])],
+        [TensorInfo("logits", "float", ["N", 10])],
+    )
+    given: dict[str, Any] = {
+        "file_bytes": 702_400,
+        "ir_version": 8,
+        "opset": 17,
+        "nodes": 64,
+        "parameters": 174_970,
+        "weight_bytes": 699_880,
+        "macs": 31_500_000,
+    }
+    return ModelInfo(path, "ab" * 32, **{**given, **figures}, inputs=tensors[0], outputs=tensors[1])
+
+
+def _step(name: str, **more: Any) -> StepReport:
+    given = {"status": "applied", "exact": True, "options": {}, "seconds": 0.012}
+    return StepReport(name=name, **{**given, **more})
+
+
+def minimal() -> Report:
+    """Only folding, no data."""
+    edits = [EditInfo(f"BatchNormalization_{i}", f"folded into Conv_{i}") for i in range(9)]
+    steps = [
+        _step("lift-constants", edits=[EditInfo("Constant_0", "became an initializer")] * 3),
+        _step(
+            "fold-batchnorm", edits=edits, nodes=-9, weight_bytes=-3250, largest_difference=1.9e-6
+        ),
+        _step("inline-if", status="unchanged"),
+    ]
+    return Report(
+        schema=SCHEMA,
+        tool=TOOL,
+        command=["graphopt", "optimize", "models/my model.onnx"],
+        input=_model("models/my model.onnx"),
+        output=_model(
+            "models/my model.opt.onnx", nodes=55, file_bytes=690_000, weight_bytes=696_630
+        ),
+        steps=steps,
+        verdict=VerdictInfo("equal", "", 1.9e-6, 9e-7, {"logits": 1.9e-6}, 4, "ort"),
+        seconds=0.41,
+        environment=ENVIRONMENT,
+    )
+
+
+def gate(step: str, what: str, drop: float, half: float, **more: Any) -> GateInfo:
+    """A candidate whose drop has an interval of so much to either side."""
+    low, high = drop - half, drop + half
+    verdict = "pass" if high <= LIMIT else "fail" if low > LIMIT else "unsure"
+    given: dict[str, Any] = {
+        "accepted": verdict == "pass",
+        "weight_bytes": 400_000,
+        "macs": 31_500_000,
+        "why": f"drop {100 * drop:.3g} %, between {100 * low:.3g} % and {100 * high:.3g} %",
+        "more": 1200 if verdict == "unsure" else None,
+    }
+    return GateInfo(
+        step, what, verdict, metric="top1", before=0.984, after=0.984 - drop, drop=drop, low=low, high=high,
+        limit=LIMIT, confidence=0.98, samples=2000, **{**given, **more},
+    )  # fmt: skip
+
+
+def bell(bins: int, spikes: list[float] | None = None, wide: float = 0.3) -> HistogramInfo:
+    """Weights between -1 and 1; heaped at some values where spikes are given."""
+    edges = [2 * i / bins - 1 for i in range(bins + 1)]
+    middles = [(a + b) / 2 for a, b in zip(edges, edges[1:], strict=False)]
+    counts = [round(4000 * math.exp(-0.5 * (m / wide) ** 2)) for m in middles]
+    if spikes is not None:
+        heaped = [0] * bins
+        for middle, count in zip(middles, counts, strict=True):
+            nearest = min(spikes, key=lambda value: abs(value - middle))
+            heaped[min(bins - 1, int((nearest + 1) / 2 * bins))] += count
+        counts = heaped
+    return HistogramInfo(edges, counts)
+
+
+def layers(count: int, rng: random.Random) -> list[LayerInfo]:
+    """Convolutions, some clustered, some pruned, some as they were."""
+    found = []
+    for i in range(count):
+        weights = 9 * 16 * (i + 1)
+        wide = 0.15 + 0.3 * rng.random()
+        book = sorted(rng.uniform(-0.9, 0.9) for _ in range(2 ** (2 + i % 3)))
+        kind = i % 4
+        found.append(
+            LayerInfo(
+                name=f"/features/stage{i // 2}/block{i % 2}/conv1/Conv",
+                op="Conv",
+                weight=f"w{i}",
+                parameters=weights,
+                parameters_after=weights // 2 if kind == 1 else weights,
+                weight_bytes=4 * weights,
+                weight_bytes_after=weights
+                if kind == 0
+                else 2 * weights
+                if kind == 1
+                else 4 * weights,
+                before=bell(48, wide=wide),
+                after=None if kind == 3 else bell(48, book if kind == 0 else None, wide * 0.8),
+                codebook=book if kind == 0 else None,
+                sqnr_db=None if kind == 3 else 46 - 30 * rng.random(),
+            )
+        )
+    return found
+
+
+def sensitivity(names: list[str], rng: random.Random) -> list[SensitivityInfo]:
+    """Layers that lose more the harder they are pressed."""
+    strengths = {
+        "sparsity": [0.3, 0.5, 0.7, 0.9],
+        "bits": [8, 6, 4, 3, 2],
+        "clusters": [256, 64, 16, 4],
+    }
+    rows = []
+    for layer in names:
+        weak = rng.random() ** 3
+        for kind, steps in strengths.items():
+            for place, strength in enumerate(steps):
+                drop = 0.4 * weak * ((place + 1) / len(steps)) ** 4 - 0.0004
+                rows.append(
+                    SensitivityInfo(
+                        layer,
+                        "Conv",
+                        kind,
+                        strength,
+                        drop,
+                        drop - 0.003,
+                        drop + 0.003,  # type: ignore[arg-type]
+                        None if place == 0 else 50 - 9 * place,
+                        18_432,
+                    )  # fmt: skip
+                )
+    return rows
+
+
+def graphs(blocks: int) -> tuple[GraphInfo, GraphInfo]:
+    """Residual blocks whose batch normalizations are folded and whose convolutions changed."""
+    before, after = _Drawing(), _Drawing()
+    for drawing in (before, after):
+        last = drawing.add("Conv", "changed", [], "took the batch normalization in")
+        for i in range(blocks):
+            last = _block(drawing, i, last, folded=drawing is after)
+        drawing.add("Gemm", "kept", [drawing.add("Flatten", "kept", [last])])
+    return GraphInfo(before.nodes), GraphInfo(after.nodes)
+
+
+class _Drawing:
+    def __init__(self) -> None:
+        self.nodes: list[NodeInfo] = []
+
+    def add(self, op: str, status: str, inputs: list[int], what: str = "") -> int:
+        level = max((self.nodes[source].level + 1 for source in inputs), default=0)
+        name = f"/model/layer{len(self.nodes) // 12}/{op}_{len(self.nodes)}"
+        self.nodes.append(NodeInfo(name, op, status, level, inputs, what))  # type: ignore[arg-type]
+        return len(self.nodes) - 1
+
+
+def _block(drawing: _Drawing, index: int, last: int, folded: bool) -> int:
+    side = last
+    for _ in range(2):
+        last = drawing.add("Conv", "changed" if folded else "changed", [last], "folded bn in")
+        if not folded:
+            last = drawing.add("BatchNormalization", "removed", [last], "folded into its Conv")
+        last = drawing.add("Relu", "kept", [last])
+    if index % 3 == 2:
+        if folded:
+            last = drawing.add("HardSwish", "added", [last], "made of Add, Clip, Mul, Div")
+        else:
+            for op in ("Add", "Clip", "Mul", "Div"):
+                last = drawing.add(op, "removed", [last], "became HardSwish")
+    for _ in range(4 if index % 2 else 0):
+        last = drawing.add("Identity", "kept", [last])
+    return drawing.add("Add", "kept", [last, side])
+
+
+def full() -> Report:
+    """Everything there is."""
+    rng = random.Random(7)
+    found = layers(22, rng)
+    before, after = graphs(8)
+    gates = [
+        gate(
+            "prune-channels",
+            "at full strength",
+            0.031,
+            0.006,
+            weight_bytes=310_000,
+            macs=18_000_000,
+        ),
+        gate(
+            "prune-channels",
+            "at half strength",
+            0.0085,
+            0.0035,
+            weight_bytes=480_000,
+            macs=24_000_000,
+        ),
+        gate(
+            "prune-channels",
+            "at a quarter of its strength",
+            0.003,
+            0.003,
+            weight_bytes=560_000,
+            macs=28_000_000,
+        ),
+        gate(
+            "cluster-weights",
+            "at full strength",
+            0.0125,
+            0.0045,
+            weight_bytes=175_000,
+            macs=28_000_000,
+        ),
+        gate(
+            "cluster-weights",
+            "without 3 of 17 places",
+            0.0045,
+            0.004,
+            weight_bytes=190_000,
+            macs=28_000_000,
+        ),
+        gate(
+            "quantize-weights",
+            "at full strength",
+            0.006,
+            0.0036,
+            weight_bytes=171_000,
+            macs=28_000_000,
+        ),
+    ]
+    gates[5] = dataclasses.replace(gates[5], accepted=True)
+    steps = [
+        *minimal().steps,
+        _step("fuse-hard-swish", edits=[EditInfo("Div_3", "made of Add, Clip, Mul, Div")] * 2, nodes=-6),
+        _step("prune-channels", status="eased", exact=False, nodes=0, weight_bytes=-136_630, macs=-3_500_000,
+              eased="a quarter of its strength: at half strength the interval reached beyond the limit",
+              options={"sparsity": 0.5, "criterion": "taylor"}, seconds=12.2,
+              edits=[EditInfo(f"/features/stage{i}/conv1/Conv", f"{8 * i} of 64 channels removed") for i in range(1, 8)],
+              skips=[SkipInfo(f"/head/Gemm_{i}", "its output is an output of the model") for i in range(3)]),
+        _step("cluster-weights", status="eased", exact=False, nodes=28, weight_bytes=-370_000, macs=0, seconds=4.1,
+              eased="3 of 17 places left out", edits=[EditInfo(f"Conv_{i}", "16 values") for i in range(14)],
+              taken_back=[EditInfo("Conv_3", "lost 0.4 % alone"), EditInfo("Conv_9", "lost 0.3 % alone")]),
+        _step("quantize-weights", exact=False, nodes=4, weight_bytes=-19_000, seconds=1.4, made=["Cast_1", "Mul_2"],
+              edits=[EditInfo("Gemm_61", "8 bits by channel")]),
+        _step("binarize", status="rolled back", exact=False, seconds=0.9,
+              taken_back=[EditInfo("Conv_0", "over the budget at every strength")]),
+        _step("fold-pad", status="failed", error="IndexError: list index out of range"),
+        *(_step(f"fuse-pattern-{i}", status="unchanged") for i in range(20)),
+        _step("fold-affine", status="unchanged", skips=[SkipInfo("Mul_3", "its scale is not constant")] * 5),
+    ]  # fmt: skip
+    return dataclasses.replace(
+        minimal(),
+        command=["graphopt", "optimize", "models/my model.onnx", "--data", "d.npz", "--max-drop", "1%"],
+        input=_model("models/my model.onnx", runtime_bytes=1_200_000, sparse_rate=0.001, shared_rate=0.02),
+        output=_model(
+            "models/my model.opt.onnx", nodes=81, file_bytes=176_300, weight_bytes=171_000, macs=28_000_000,
+            parameters=150_000, runtime_bytes=1_100_000, sparse_rate=0.24, shared_rate=0.91,
+        ),
+        steps=steps,
+        verdict=VerdictInfo("different", "logits differs by 3.1", 3.1, 0.2, {"logits": 3.1}, 4, "ort"),
+        seconds=41.9,
+        warnings=["the last 12 samples do not fill a batch and are left out"],
+        data=DataInfo("d.npz", "cd" * 32, 2512, 512, 2000, "y", 0),
+        budget=BudgetInfo("top1", "the data has labels and logits has a score for each class", LIMIT, None, 0.95),
+        gates=gates,
+        gate=gate("", "the whole result", 0.006, 0.0036, weight_bytes=171_000, macs=28_000_000),
+        measures=[
+            MeasureInfo("top1", "logits", 0.984, 0.978),
+            MeasureInfo("agreement", "logits", 1.0, 0.9855),
+            MeasureInfo("sqnr", "logits", None, 21.7, unit="dB"),
+            MeasureInfo("kl", "logits", 0.0, 0.0132, higher_is_better=False),
+        ],
+        latency=latency(),
+        simplification=176_300 / 702_400,
+        layers=found,
+        graph_before=before,
+        graph_after=after,
+        sensitivity=sensitivity([layer.name for layer in found[:12]], rng),
+        seed=7,
+    )  # fmt: skip
+
+
+def latency() -> LatencyInfo:
+    """A gain that can be claimed."""
+    ops = [
+        ("Conv", 21, 0.0031),
+        ("Gemm", 1, 0.0002),
+        ("Relu", 12, 0.0004),
+        ("ReorderOutput", 3, 0.0001),
+    ]
+    return LatencyInfo(
+        "cpu", 1, 80, SpreadInfo(0.00412, 0.00401, 0.00466), SpreadInfo(0.00335, 0.00329, 0.00371),
+        RatioInfo(0.812, 0.801, 0.824), RatioInfo(1.001, 0.993, 1.009), "faster", {"x": [32, 1, 28, 28]},
+        [NodeTime(op, op, t, t / 0.0041, n) for op, n, t in ops],
+        [NodeTime(op, op, 0.8 * t, t / 0.0041, n) for op, n, t in [*ops[:3], ("Gather", 2, 1e-6)]],
+        [NodeTime(f"/features/stage{i}/conv1/Conv", "Conv", 0.001 / (i + 1), 0.2 / (i + 1)) for i in range(10)],
+        [NodeTime(f"/features/stage{i}/conv1/Conv", "Conv", 0.0008 / (i + 1), 0.2 / (i + 1)) for i in range(10)],
+    )  # fmt: skip
+
+
+def failing() -> Report:
+    """A budget that does not hold, and a step that failed."""
+    lost = gate("", "the whole result", 0.031, 0.006)
+    return dataclasses.replace(
+        full(), gate=lost, gates=full().gates[:1], exit_code=3, latency=None, sensitivity=[], layers=[],
+        warnings=["nothing was written: the budget does not hold"],
+    )  # fmt: skip
+
+
+def large() -> Report:
+    """5,000 nodes, 300 layers, and as many refusals."""
+    rng = random.Random(1)
+    found = layers(300, rng)
+    before, after = graphs(700)
+    nodes = [
+        dataclasses.replace(node, status="changed") if i % 3 else node
+        for i, node in enumerate(after.nodes)
+    ]
+    report = full()
+    many = _step(
+        "fold-everything",
+        edits=[EditInfo(f"/model/layers.{i}/self_attn/q_proj/MatMul", f"kind {i % 500}") for i in range(5000)],
+        skips=[SkipInfo(f"/model/layers.{i}/mlp/gate_proj/MatMul", f"reason {i}") for i in range(5000)],
+        made=[f"/model/made_{i}" for i in range(5000)],
+    )  # fmt: skip
+    return dataclasses.replace(
+        report,
+        steps=[*report.steps, *(dataclasses.replace(many, name=f"fold-{i}") for i in range(60))],
+        layers=found,
+        graph_before=before,
+        graph_after=GraphInfo(nodes, left_out=1234),
+        sensitivity=sensitivity([layer.name for layer in found], rng),
+        gates=[gate(f"pass-{i}", "at full strength", 0.0001 * i, 0.002) for i in range(300)],
+        warnings=[f"warning {i}: " + "something odd " * 60 for i in range(500)],
+    )
+
+
+EVIL = [
+    "</script><img src=x onerror=alert(1)>",
+    "\"'><svg onload=alert(1)>",
+    "]]></style><script>alert(1)</script>",
+    "{{ 7 * 7 }}{% raw %}",
+    "\x00\x1b[31mred\x07\r\n\u202eevil\u2066\u200b\ud800",
+    "𝓝𝓪𝓶𝓮 🚀🔥 名前 מודל نموذج",
+    "javascript:alert(1)",
+    "&amp;&lt;%3Cscript%3E",
+    "x" * 10_000,
+    "Z\u0351\u036b\u0343\u0340" * 400,
+    "",
+    " ",
+]
+"""What names could be, in a file from anywhere."""
+
+
+def hostile() -> Report:
+    """The full report with every string of it replaced, and numbers that are odd."""
+    count = iter(range(10**9))
+    tree = _poisoned(full().to_dict(), count)
+    tree["schema"] = SCHEMA
+    report = Report.from_json(_dumped(tree))
+    return dataclasses.replace(
+        report,
+        input=dataclasses.replace(report.input, macs=10**40, nodes=0, weight_bytes=0),
+        layers=[*report.layers, _odd_layer()],
+    )
+
+
+def _odd_layer() -> LayerInfo:
+    nothing, wrong = HistogramInfo([], []), HistogramInfo([1.0, 1.0], [0])
+    return LayerInfo(EVIL[0], EVIL[1], EVIL[2], 0, None, 0, None, nothing, wrong, [], float("inf"))
+
+
+_CHOICES = {"verdict", "status", "kind", "claim", "schema"}
+
+
+def _poisoned(value: Any, count: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            (key if key in _KEYS else EVIL[next(count) % len(EVIL)]): (
+                inner if key in _CHOICES and isinstance(inner, str) else _poisoned(inner, count)
+            )
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [_poisoned(entry, count) for entry in value]
+    return EVIL[next(count) % len(EVIL)] if isinstance(value, str) else value
+
+
+def _field_names() -> set[str]:
+    kinds = [
+        Report, ModelInfo, TensorInfo, StepReport, EditInfo, SkipInfo, VerdictInfo, DataInfo, BudgetInfo,
+        GateInfo, MeasureInfo, LatencyInfo, SpreadInfo, RatioInfo, NodeTime, LayerInfo, HistogramInfo, GraphInfo,
+        NodeInfo, SensitivityInfo,
+    ]  # fmt: skip
+    return {field.name for kind in kinds for field in dataclasses.fields(kind)}
+
+
+_KEYS = _field_names()
+
+
+def _dumped(tree: Any) -> str:
+    import json
+
+    return json.dumps(tree)
+
+
+def sensitivity_report() -> SensitivityReport:
+    """What ``graphopt sensitivity`` would write."""
+    rng = random.Random(3)
+    names = [f"/features/stage{i}/conv1/Conv" for i in range(14)]
+    return SensitivityReport(
+        "graphopt.sensitivity/1", TOOL, ["graphopt", "sensitivity", "m.onnx", "--data", "d.npz"], "m.onnx", "ab" * 32,
+        DataInfo("d.npz", "cd" * 32, 2512, 512, 2000, "y", 0), "top1", "", 0.984, 2000,
+        sensitivity(names, rng), ENVIRONMENT,
+    )  # fmt: skip
+
+
+SAMPLES = {"full": full, "minimal": minimal, "failing": failing, "large": large, "hostile": hostile}
