@@ -123,11 +123,14 @@ class Assessment:
             raise UsageError(
                 f"the metric {self.metric.name} needs labels", "Name them with --labels KEY"
             )
+        self._open: list[Evaluation] = []
         self._evaluation = self._evaluate(original, [self.metric])
         self.gate = Gate(budget, self.metric, self._evaluation, self._blamer)
 
     def _evaluate(self, original: Model, metrics: Sequence[Metric], **which: Any) -> Evaluation:
-        return Evaluation(original, self.native, self.dataset, metrics, **self.how.judging, **which)
+        made = Evaluation(original, self.native, self.dataset, metrics, **self.how.judging, **which)
+        self._open.append(made)
+        return made
 
     def _blamer(self, base: Model) -> Callable[[Model], float]:
         """What measures how far a model's outputs are from those of a base, as a share of their power."""
@@ -153,12 +156,12 @@ class Assessment:
         self.listener(Progress("measuring the result"))
         metrics = [self.metric, *fidelity_metrics(self._outputs)]
         found: list[MeasureInfo] = []
-        with self._evaluate(self.original, metrics) as evaluation:
-            befores = evaluation.before()
-            try:
-                afters = evaluation.after(result)
-            except NativeError:
-                return []
+        evaluation = self._evaluate(self.original, metrics)
+        befores = evaluation.before()
+        try:
+            afters = evaluation.after(result)
+        except NativeError:
+            return []
         for index, metric in enumerate(metrics):
             if any(metric.name == m.metric and metric.output == m.output for m in found):
                 continue
@@ -187,7 +190,8 @@ class Assessment:
 
     def close(self) -> None:
         """Give back what was kept for comparing."""
-        self._evaluation.close()
+        for evaluation in self._open:
+            evaluation.close()
 
 
 def data_info(dataset: Dataset) -> DataInfo:

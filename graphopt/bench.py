@@ -26,6 +26,9 @@ Claim = Literal["faster", "slower", "no difference beyond noise"]
 LEAST_DIFFERENCE = 0.02
 """A relative difference below this is never claimed, however narrow the interval."""
 
+ROUNDS = 240
+"""Rounds to time at most: twenty in each block."""
+
 REQUEST_SECONDS = 300.0
 """How long loading a model, or searching inputs for it, may take."""
 
@@ -76,7 +79,7 @@ def bench(
     second: Model | None = None,
     *,
     feeds: Feeds | None = None,
-    rounds: int = 60,
+    rounds: int = ROUNDS,
     threads: int = 1,
     optimizations: bool = True,
     seconds: float = 60.0,
@@ -171,7 +174,7 @@ def measure_latency(
     *,
     provider: str | Provider = "cpu",
     threads: int = 1,
-    rounds: int = 60,
+    rounds: int = ROUNDS,
     seconds: float = 60.0,
     memory_bytes: int | None = None,
 ) -> LatencyInfo:

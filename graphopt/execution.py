@@ -199,7 +199,11 @@ class _Run:
             before, after = describe_graphs(request.model, outcome.model, outcome.steps)
             found["graph_before"], found["graph_after"] = before, after
             found["layers"] = describe_layers(
-                request.model, outcome.model, self.native, self.dataset, request.running
+                outcome.exact or outcome.model,
+                outcome.model,
+                self.native,
+                self.dataset,
+                request.running,
             )
         return found
 

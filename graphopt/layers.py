@@ -10,7 +10,7 @@ import onnx_graphsurgeon as gs
 
 from graphopt.assessment import Running
 from graphopt.errors import NativeError
-from graphopt.ir.graph import Constant, Graph, Node
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.operators import WEIGHTS
 from graphopt.ir.surgery import producer
@@ -36,10 +36,11 @@ MOST_BYTES = 256 << 20
 def describe_layers(
     before: Model, after: Model, native: Native, dataset: Dataset | None, running: Running
 ) -> list[LayerInfo]:
-    """Every layer with weights of the original, in order, beside what became of it.
+    """Every layer with weights, in order, beside what became of it.
 
     Args:
-        before: the original.
+        before: the model that the lossy passes began with: the original as the exact passes left it. (These
+            move scales from one layer to another, so tensors of one name are not the same tensors.)
         after: the result; its nodes keep the numbers of those that they come from.
         native: the process to compute stored weights and outputs in.
         dataset: the data that outputs are compared on; None: they are not.
@@ -158,15 +159,14 @@ def _ratios(
     running: Running,
 ) -> dict[int, float]:
     """Signal-to-noise ratios of the outputs of layers in dB, by number of the node."""
+    there = {tensor.name for node in before.graph.nodes for tensor in node.outputs}
     tensors = {
-        old.uid: (old.outputs[0].name, new.outputs[0].name)
+        old.uid: new.outputs[0].name
         for old, new in pairs
         if new is not None
-        and isinstance(old.graph, Graph)
-        and old.graph is before.graph
         and new.graph is after.graph
-        and old.outputs
         and new.outputs
+        and new.outputs[0].name in there
     }
     if dataset is None or not tensors or after is before:
         return {}
@@ -188,16 +188,16 @@ def _ratios(
 def _outputs(
     before: Model,
     after: Model,
-    tensors: dict[int, tuple[str, str]],
+    tensors: dict[int, str],
     native: Native,
     dataset: Dataset,
     running: Running,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """The output of each layer in both models, batch by batch, as float64."""
-    names = [list(side) for side in zip(*tensors.values(), strict=True)]
+    names = list(tensors.values())
     with (
-        Opened(native, before, names[0], seconds=running.seconds) as first,
-        Opened(native, after, names[1], seconds=running.seconds) as second,
+        Opened(native, before, names, seconds=running.seconds) as first,
+        Opened(native, after, names, seconds=running.seconds) as second,
     ):
         for batch in dataset.batches("evaluation", COMPARED_SAMPLES):
             olds, news = first.run(batch.feeds), second.run(batch.feeds)

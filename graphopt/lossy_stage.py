@@ -221,6 +221,7 @@ class LossyTrial:
             report = replace(report, status="eased", eased=eased, taken_back=list(taken_back))
         self.outcome.steps.append(report)
         if run.edits:
+            self.outcome.exact = self.outcome.exact or self.outcome.model
             self.outcome.model = run.model
             self.outcome.lossy = True
             self.outcome.gate = self.verdict

@@ -63,6 +63,7 @@ class Outcome:
         gates: every candidate of a lossy pass that was judged.
         gate: the verdict on the lossy candidate that was kept last.
         lossy: whether a lossy pass changed the model.
+        exact: the result of the exact passes before the first lossy change; None where there is none.
     """
 
     model: Model
@@ -71,6 +72,7 @@ class Outcome:
     gates: list[GateInfo] = field(default_factory=list)
     gate: GateVerdict | None = None
     lossy: bool = False
+    exact: Model | None = None
 
 
 def step_report(step: Pass, run: StageRun) -> StepReport:

@@ -234,6 +234,7 @@ class _Study:
         journal: Journal | None,
     ) -> Iterator[SensitivityInfo]:
         """One row for each layer, kind and strength; those that the journal holds are not run again."""
+        self.evaluation.before()  # while the weights are as they were
         known = {_key(row): row for row in journal.read()} if journal is not None else {}
         plan = [(la, kind, s) for la in layers for kind, all_s in strengths.items() for s in all_s]
         for number, (layer, kind, strength) in enumerate(plan):

@@ -112,17 +112,16 @@ METRIC = click.option(
 )
 
 
-def _budget(max_drop: str | None, floor: str | None, confidence: str) -> Budget | None:
-    from graphopt.quality.gate import DEFAULT_DROP, Budget, fraction
+def _budget(max_drop: str | None, floor: str | None, confidence: str | None) -> Budget | None:
+    from graphopt.quality.gate import DEFAULT_CONFIDENCE, DEFAULT_DROP, Budget, fraction
 
-    if max_drop is None and floor is None:
+    if max_drop is None and floor is None and confidence is None:
         return None
-    drop = DEFAULT_DROP if max_drop is None else None
-    if max_drop is not None and max_drop.lower() != "none":
-        drop = fraction(max_drop)
-    if max_drop is None and floor is not None:
-        drop = None
-    sure = fraction(confidence)
+    if max_drop is not None:
+        drop = None if max_drop.lower() == "none" else fraction(max_drop)
+    else:
+        drop = DEFAULT_DROP if floor is None else None
+    sure = DEFAULT_CONFIDENCE if confidence is None else fraction(confidence)
     return Budget(drop, None if floor is None else _value(floor), sure)
 
 
@@ -147,9 +146,7 @@ BUDGET = _gathered(
         click.option(
             "--confidence",
             metavar="SHARE",
-            default="95%",
-            show_default=True,
-            help="That nothing passes that loses more.",
+            help="That nothing passes that loses more. Default: 95%.",
         ),
     ],
     ["max_drop", "floor", "confidence"],

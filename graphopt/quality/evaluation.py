@@ -30,7 +30,7 @@ class Evaluation:
     """Metrics of models on one part of the data, against one original.
 
     Args:
-        original: the model to compare with.
+        original: the model to compare with; it must stay as it is until ``before`` was called.
         native: the process to run models in.
         dataset: the data.
         metrics: what to measure.

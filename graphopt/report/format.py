@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+_LARGEST = 1e300
+"""No figure is written as larger than this; one of a hostile model may not even fit a float."""
+
 
 def size(count: float) -> str:
     """Bytes for people, in powers of 1024."""
+    count = _bounded(count)
     for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1024:
+        if abs(round(count, 1)) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.2f} GiB"
@@ -16,11 +20,12 @@ def number(count: float | None) -> str:
     """A large number for people; a word for what is not known."""
     if count is None:
         return "not known"
+    count = _bounded(count)
     for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000:
+        if abs(round(count, 2)) < 1000:
             return f"{count:.0f}" if not unit else f"{count:.2f}{unit}"
         count /= 1000
-    return f"{count:.2f} T"
+    return f"{count:.2f} T" if abs(count) < 1e6 else f"{count:.2e} T"
 
 
 def duration(seconds: float) -> str:
@@ -36,9 +41,22 @@ def change(before: float | None, after: float | None) -> str:
         return ""
     if before == after:
         return "="
-    return f"{100 * (after - before) / before:+.1f} %" if before else "new"
+    if not before:
+        return "new"
+    return f"{100 * _bounded((_bounded(after) - _bounded(before)) / _bounded(before)):+.1f} %"
+
+
+def quotient(before: float | None, after: float | None) -> str:
+    """How many times as much is left; empty where that is not known."""
+    if not before or after is None:
+        return ""
+    return f"{_bounded(after) / _bounded(before):.3f}"
 
 
 def signed(count: float, show: str) -> str:
     """The text of an amount with the sign of a change; empty where nothing changed."""
     return "" if count == 0 else (f"-{show}" if count < 0 else f"+{show}")
+
+
+def _bounded(count: float) -> float:
+    return max(-_LARGEST, min(_LARGEST, count))

@@ -30,6 +30,7 @@ from graphopt.ir.exporter import Exporter
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 from graphopt.ir.storage import AtomicFile
+from graphopt.numerics.streaming.accumulator import FOREIGN
 from graphopt.runtime.journal import Journal
 
 FORMAT = 1
@@ -183,7 +184,7 @@ def _checked(key: str) -> str:
 def _pack(file: AtomicFile, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
     ready = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in ready.items():
-        if array.dtype.kind not in _KINDS or not array.dtype.isbuiltin:
+        if array.dtype.kind not in _KINDS or array.dtype.isbuiltin == FOREIGN:
             raise ValueError(f"the array {name!r} of {array.dtype.name} cannot be kept")
     told = [[name, array.dtype.str, list(array.shape)] for name, array in ready.items()]
     head = json.dumps({"format": FORMAT, "arrays": told, "facts": dict(facts)})

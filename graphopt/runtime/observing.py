@@ -154,7 +154,7 @@ def observe_each(
         memory_bytes: what the statistics of one run, with the tensors of one batch that they take in, may
             hold; the model's own memory is not counted.
         provider: the execution provider that runs the models.
-        threads: threads for one operator.
+        threads: threads for one operator, and for the products that are accumulated.
         seconds: how long one batch may take; None for what the process allows.
         progress: told in words what is going on.
 
@@ -190,6 +190,7 @@ def observe_each(
             else:
                 kept.put(order[number], found)
                 yield order[number], Answer(found)
+            del found  # it may be large, and the next one comes before this name is used again
 
 
 def _watch(request: Request[Any], tensors: Sequence[Tensors]) -> Watch | Answer[Any]:
@@ -207,7 +208,7 @@ def _watch(request: Request[Any], tensors: Sequence[Tensors]) -> Watch | Answer[
         return Watch(request.what, tuple(sources))
     if len(constants) > 1 or constants[0] is None:
         return Answer(None, "a constant does not depend on the data")
-    return _of_constant(request.what, constants[0].values)
+    return _of_constant(request.what, constants[0])
 
 
 def _of_constant(spec: Spec[Any], values: np.ndarray) -> Answer[Any]:

@@ -6,15 +6,25 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
+from graphopt.ir.surgery import producer
 from graphopt.numerics.streaming.accumulator import Shape
 from graphopt.runtime.observing_child import Watch
 
 ELEMENT_BYTES = 4
 """Bytes that an element of an inner tensor is taken to have."""
+
+_PLAIN = {
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+"""The attributes of a Constant node that hold numbers as such."""
 
 
 class Tensors:
@@ -47,10 +57,20 @@ class Tensors:
             )
         return "the model has no tensor of this name"
 
-    def constant(self, name: str) -> Constant | None:
-        """The tensor, if it does not depend on the data."""
-        found = self.main.get(name)
-        return found if isinstance(found, Constant) else None
+    def constant(self, name: str) -> np.ndarray | None:
+        """The values of a constant; None for a tensor that may depend on the data."""
+        tensor = self.main[name]
+        if isinstance(tensor, Constant):
+            return tensor.values
+        made = producer(tensor)
+        if made is None or made.op != "Constant" or not made.standard:
+            return None
+        for key, value in made.attrs.items():
+            if isinstance(value, Constant):
+                return value.values
+            if key in _PLAIN:
+                return np.array(value, _PLAIN[key])
+        return None
 
 
 @dataclass

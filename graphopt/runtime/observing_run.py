@@ -104,13 +104,16 @@ class Run:
                 self.settings.progress(f"observing: {label}, batch {count}")
             self._call("observe_run", feeds)
         for place, number in enumerate(part.numbers):
-            state = self._call("observe_take", place)
-            if isinstance(state, str):
-                yield number, state
-                continue
-            found = self.watches[number].spec.start()
-            found.restore(state)
-            yield number, found
+            yield number, self._take(place)
+
+    def _take(self, place: int) -> Accumulator | str:
+        """What one of the open watches accumulated, or why there is nothing."""
+        state = self._call("observe_take", place)
+        if isinstance(state, str):
+            return state
+        found: Accumulator = self.watches[self.opened[place]].spec.start()
+        found.restore(state)
+        return found
 
     def _open(self, numbers: Iterable[int]) -> list[str]:
         """Open sessions for some watches; for each of them why it cannot be served, or nothing."""

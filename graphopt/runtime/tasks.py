@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from graphopt.runtime.blas import use_threads
 from graphopt.runtime.interleaving import interleave
 from graphopt.runtime.observing_child import Observation, Watch
 from graphopt.runtime.profiling import NodeSeconds, profile
@@ -157,12 +158,13 @@ class Tasks:
             key: the name to observe by.
             models: the bytes or the path of each; None for one that nothing watches.
             watches: what to accumulate of their outputs.
-            threads: threads for one operator.
+            threads: threads for one operator, and for the products that are accumulated.
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
 
         Returns:
             For each watch why it cannot be served; empty where it can.
         """
+        use_threads(threads)
         sessions = []
         for model in models:
             if model is not None:

@@ -58,9 +58,7 @@ def test_topk_is_the_stable_sort(data) -> None:
     row = st.lists(st.integers(0, 3), min_size=classes, max_size=classes)
     scores = np.array(data.draw(st.lists(row, min_size=1, max_size=5)), np.float32)
     labels = np.array(
-        data.draw(
-            st.lists(st.integers(0, classes - 1), min_size=len(scores), max_size=len(scores))
-        )
+        data.draw(st.lists(st.integers(0, classes - 1), min_size=len(scores), max_size=len(scores)))
     )
     expected = [
         int(label in sorted(range(classes), key=lambda c: (-values[c], c))[:k])
@@ -86,6 +84,7 @@ def test_forms_of_labels() -> None:
     forms = [
         *([1, 0, 1, 0], [[1], [0], [1], [0]], np.array([1, 0, 1, 0], np.uint8)),
         *(np.array([1.0, 0, 1, 0]), np.array([1, 0, 1, 0]) == 1),
+        np.array([1, 0, 1, 0]).astype(ml_dtypes.int4),
         *(one_hot, one_hot.astype(int), soft.astype(np.float32), soft.astype(ml_dtypes.bfloat16)),
     ]
     for labels in forms:
@@ -107,6 +106,9 @@ def test_forms_of_labels() -> None:
         ([[0.2, np.nan, 0.8]] * 4, "neither one-hot nor probabilities"),
         ([[0, 1]] * 4, "wants one class per sample; the labels are int64[4,2]"),
         ([1j, 1, 1, 1], "cannot read labels of the type complex128"),
+        (np.zeros(4, [("a", int)]), "cannot read labels of the type void64"),
+        (np.zeros(4, "datetime64[s]"), "cannot read labels of the type datetime64[s]"),
+        (np.array([None] * 4), "the order of the classes is not known"),
         (["a", "b", "a", "a"], "the order of the classes is not known"),
     ],
 )
@@ -144,6 +146,7 @@ def test_one_column_is_cut_where_the_graph_says() -> None:
         ("a = Tanh(x) y = Add(a, c)", None),
         ("y = Add(x, x)", None),
         ("y = Identity(x)", None),
+        ("a = MatMul(x, w) y = Add(a, x)", None),
         ("a = Mul(x, x) y = Relu(a)", None),
     ],
 )
@@ -166,8 +169,9 @@ def test_outputs_that_are_classes_already() -> None:
 def test_which_output_is_meant() -> None:
     wide, column = np.zeros((4, 3), np.float32), np.zeros((4, 2), np.float32)
     both = seen([0, 0, 0, 0], a=wide, b=column, c=np.zeros((4, 3, 5), np.float32))
-    assert "fits several outputs: a float32[4,3], b float32[4,2]. Name one, as in top1@a" in refused(
-        Top1(), both
+    assert (
+        "fits several outputs: a float32[4,3], b float32[4,2]. Name one, as in top1@a"
+        in refused(Top1(), both)
     )
     assert right(Top1(output="b"), both) == [1, 1, 1, 1]
     assert "the output 'c' is float32[4,3,5]" in refused(Top1(output="c"), both)
@@ -255,7 +259,7 @@ def test_f1_special_cases() -> None:
 
 def test_regression() -> None:
     labels = np.array([[1.0, 2], [3, 4]])
-    off = labels + [[1, -1], [0, 3]]
+    off = labels + np.array([[1, -1], [0, 3]])
     batch = seen(labels, y=off.astype(np.float32))
     assert MSE().rows(batch).tolist() == [[2, 2, 0], [9, 2, 0]]
     assert MSE().value(MSE().rows(batch)) == pytest.approx(11 / 4)
@@ -266,7 +270,10 @@ def test_regression() -> None:
 
 
 def test_the_drop_of_an_error_is_relative() -> None:
-    before, after = np.array([2.0, 2.0, 0.0, 0.0, np.inf, 2.0]), np.array([3.0, 1, 0, 1e-9, 5, np.inf])
+    before, after = (
+        np.array([2.0, 2.0, 0.0, 0.0, np.inf, 2.0]),
+        np.array([3.0, 1, 0, 1e-9, 5, np.inf]),
+    )
     expected = [0.5, -0.5, 0.0, np.inf, np.nan, np.inf]
     np.testing.assert_array_equal(MSE().drop(before, after), expected)
     assert np.isnan(MSE().drop(np.array([np.inf]), np.array([np.inf]))[0])

@@ -1,4 +1,4 @@
-"""What every metric owes: pooling under weights equals pooling repeated samples; the original loses nothing."""
+"""What every metric owes: weights are repetitions, batches do not matter, the original loses nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,17 @@ def labels_for(name: str, seed: int) -> np.ndarray:
 
 
 TEXTS = [
-    *("agreement", "cosine", "cosine@y", "equal@ids", "kl", "kl@steps", "sqnr", "sqnr@steps", "worst"),
+    *(
+        "agreement",
+        "cosine",
+        "cosine@y",
+        "equal@ids",
+        "kl",
+        "kl@steps",
+        "sqnr",
+        "sqnr@steps",
+        "worst",
+    ),
     *("cer@steps", "wer:space=2@steps", "word-accuracy@steps", "element-accuracy@steps"),
     *("f1@y", "f1:average=micro@y", "f1:average=binary,positive=2@y", "mae@y", "mse@y"),
     *("top1@y", "topk:k=2@y"),

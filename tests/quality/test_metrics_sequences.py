@@ -55,7 +55,9 @@ def levenshtein(first, second) -> int:
 @given(WORDS, WORDS)
 def test_edit_distance_is_the_definition(first: str, second: str) -> None:
     assert edit_distance(first, second) == levenshtein(first, second)
-    assert edit_distance(first.split(), second.split()) == levenshtein(first.split(), second.split())
+    assert edit_distance(first.split(), second.split()) == levenshtein(
+        first.split(), second.split()
+    )
 
 
 def test_edit_distance_of_long_sequences() -> None:
@@ -120,7 +122,7 @@ def test_outputs_that_are_integers() -> None:
     assert "decode=greedy where they are the best class" in refused(CER(), seen(labels, paths))
     last = CER(spelling=Spelling(decode="greedy", blank=-1))
     assert "does not tell how many classes" in refused(last, seen(labels, paths))
-    assert "must be decoded" in refused(plain, seen(labels, scores([[1, 1], [2, 2]], 3)))
+    assert "must be decoded" in refused(plain, seen(labels, scores([[1] * 3, [2] * 3], 3)))
     text = CER(spelling=Spelling(decode="greedy", charset=("a", "b", "c")))
     assert text.rows(seen(["aa", "bx"], paths)).tolist() == [[0, 2], [1, 2]]
 

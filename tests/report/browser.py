@@ -8,12 +8,23 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60.0
+
+_LAUNCHER = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, place in zip(ends, (3, 4)):
+    os.dup2(end, place)
+    os.close(end)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+"""Puts the pipes where the browser looks for them, whatever their numbers here."""
 
 
 def find() -> str | None:
@@ -32,13 +43,12 @@ class Browser:
         to_read, self._write = os.pipe()
         self._read, to_write = os.pipe()
         command = [
-            str(find()), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", f"--user-data-dir={folder}",
-            "--remote-debugging-pipe", "about:blank",
+            str(find()), "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank",
         ]  # fmt: skip
-        shell = f'exec "$@" 3<&{to_read} 4>&{to_write}'
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", shell, "sh", *command],
+            [sys.executable, "-c", _LAUNCHER, str(to_read), str(to_write), *command],
             pass_fds=(to_read, to_write),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -124,6 +134,11 @@ class Browser:
             event for event in self.events if event.get("method") == "Network.requestWillBeSent"
         ]
         return [event["params"]["request"]["url"] for event in sent]
+
+    def blocked(self) -> list[str]:
+        """Why requests of the page were not let out."""
+        failed = [event for event in self.events if event.get("method") == "Network.loadingFailed"]
+        return [event["params"].get("blockedReason", "") for event in failed]
 
     def close(self) -> None:
         """End the browser."""

@@ -20,6 +20,9 @@ import numpy as np
 BLOCK = 1 << 16
 """Elements that are turned into float64 at a time: half a megabyte, which a core keeps close."""
 
+FOREIGN = 2
+"""What ``dtype.isbuiltin`` is for a type that another package registered, such as bfloat16."""
+
 Shape = tuple[int, ...]
 
 
@@ -40,12 +43,23 @@ class Accumulator(abc.ABC):
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Forget everything and know what ``state`` of another accumulator of the same spec gave.
 
+        The arrays are taken over, not copied, where they can be written.
+
         Raises:
             KeyError: the state is not of this kind.
         """
         for name in self.PARTS:
             plain = isinstance(getattr(self, name), int | float)
-            setattr(self, name, state[name].item() if plain else np.array(state[name]))
+            setattr(self, name, state[name].item() if plain else owned(state[name]))
+
+    def copy_from(self, other: Accumulator) -> None:
+        """Know what another accumulator of the same spec knows; nothing is shared with it."""
+        self.restore({name: array.copy() for name, array in other.state().items()})
+
+
+def owned(array: np.ndarray) -> np.ndarray:
+    """The array itself if it can be written, else a copy."""
+    return array if array.flags.writeable else array.copy()
 
 
 A = TypeVar("A", bound=Accumulator)
@@ -136,12 +150,13 @@ def readable(array: np.ndarray) -> np.ndarray:
         ValueError: the elements are not real numbers.
     """
     kind, name = array.dtype.kind, array.dtype.name
-    if kind in "fiu":
+    if array.dtype.isbuiltin == FOREIGN:
+        if "float" in name:
+            return array.astype(np.float32)
+        if "int" in name:
+            return array.astype(np.int64)
+    elif kind in "fiu":
         return array
-    if kind == "b":
+    elif kind == "b":
         return array.view(np.uint8)
-    if kind == "V" and "float" in name:
-        return array.astype(np.float32)
-    if "int" in name:
-        return array.astype(np.int64)
     raise ValueError(f"its elements are of type {name}, not real numbers")

@@ -69,9 +69,12 @@ class Stack:
         self.sums += parts @ parts.transpose(0, 2, 1)
 
 
-def stacks(blocks: list[np.ndarray]) -> list[Stack]:
-    """One stack for each size of blocks, sizes in order of their first block."""
+def stacks(blocks: list[np.ndarray]) -> tuple[list[Stack], list[tuple[int, int]]]:
+    """One stack for each size of blocks, and for each block its stack and its place in there."""
     by_size: dict[int, list[np.ndarray]] = {}
+    places = []
     for block in blocks:
-        by_size.setdefault(len(block), []).append(block)
-    return [Stack(np.stack(same)) for same in by_size.values()]
+        same = by_size.setdefault(len(block), [])
+        places.append((list(by_size).index(len(block)), len(same)))
+        same.append(block)
+    return [Stack(np.stack(same)) for same in by_size.values()], places

@@ -127,7 +127,7 @@ class Cross(Accumulator):
         if not other.sums.size:
             return
         if not self.sums.size:
-            self.restore(other.state())
+            self.copy_from(other)
             return
         if self.products.shape != other.products.shape:
             raise ValueError("it has other features or targets")

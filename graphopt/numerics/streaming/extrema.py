@@ -81,7 +81,7 @@ class Range(Accumulator):
         if not other.count.size:
             return
         if not self.count.size:
-            self.restore(other.state())
+            self.copy_from(other)
             return
         require_same_channels(self.count, other.count)
         self.minimum = np.minimum(self.minimum, other.minimum)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.numerics.streaming.accumulator import Accumulator, Shape, Spec, readable
+from graphopt.numerics.streaming.accumulator import Accumulator, Shape, Spec, owned, readable
 from graphopt.numerics.streaming.blocks import Blocks, Stack, partition, stacks
 from graphopt.numerics.streaming.rows import FeatureRows, Rows
 from graphopt.numerics.streaming.sampling import Sampling
@@ -54,6 +54,7 @@ class Gram(Accumulator):
         self.shift = self.sums = np.empty(0)
         self.blocks: list[np.ndarray] = []
         self._stacks: list[Stack] = []
+        self._places: list[tuple[int, int]] = []
 
     @property
     def mean(self) -> np.ndarray:
@@ -64,8 +65,8 @@ class Gram(Accumulator):
     def second(self) -> np.ndarray:
         """E[x^2] of each feature, float64 of shape ``(features,)``."""
         found = np.empty(self.sums.shape)
-        for number, features in enumerate(self.blocks):
-            found[features] = np.diagonal(self._shifted(number))
+        for stack in self._stacks:
+            found[stack.features] = np.diagonal(stack.sums, axis1=1, axis2=2)
         found += self.shift * (2 * self.sums + self.rows * self.shift)
         return found / max(self.rows, 1)
 
@@ -83,10 +84,8 @@ class Gram(Accumulator):
         return self._shifted(block) / count - np.outer(offset, offset)
 
     def _shifted(self, block: int) -> np.ndarray:
-        size = len(self.blocks[block])
-        place = sum(len(features) == size for features in self.blocks[:block])
-        stack = next(stack for stack in self._stacks if stack.features.shape[1] == size)
-        found: np.ndarray = stack.sums[place]
+        stack, place = self._places[block]
+        found: np.ndarray = self._stacks[stack].sums[place]
         return found
 
     @np.errstate(over="ignore", invalid="ignore")
@@ -127,7 +126,7 @@ class Gram(Accumulator):
         self.layout = layout
         groups, channels, size = map(int, layout)
         self.blocks = partition(self.spec.blocks, groups, channels, size)
-        self._stacks = stacks(self.blocks)
+        self._stacks, self._places = stacks(self.blocks)
         self.shift = np.zeros(groups * channels * size)
         self.sums = np.zeros(groups * channels * size)
 
@@ -171,10 +170,10 @@ class Gram(Accumulator):
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Know what ``state`` of another accumulator of the same spec gave."""
         if state["layout"].size:
-            self._lay_out(np.array(state["layout"]))
+            self._lay_out(state["layout"])
         super().restore(state)
         for number, stack in enumerate(self._stacks):
-            stack.sums = np.array(state[f"products.{number}"])
+            stack.sums = owned(state[f"products.{number}"])
 
 
 def survey(array: np.ndarray) -> tuple[np.dtype, bool]:

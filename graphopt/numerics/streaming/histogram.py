@@ -56,9 +56,10 @@ class Histogram(Accumulator):
 
     @property
     def edges(self) -> np.ndarray:
-        """The edges of the bins, float64 of shape ``(bins + 1,)``."""
+        """The edges of the bins, float64 of shape ``(bins + 1,)``; infinite where float64 ends."""
         half = self.counts.size // 2
-        return np.arange(-half, half + 1) * self.width
+        with np.errstate(over="ignore"):
+            return np.arange(-half, half + 1) * self.width
 
     def add(self, array: np.ndarray) -> None:
         """Take in an array of any shape."""
@@ -111,7 +112,7 @@ class Histogram(Accumulator):
         if other.counts.size != self.counts.size:
             raise ValueError(f"a histogram of {other.counts.size} bins, not {self.counts.size}")
         finer = Histogram(other.counts.size)
-        finer.restore(other.state())
+        finer.copy_from(other)
         finer._coarsen(self.exponent)
         self._coarsen(finer.exponent)
         self.counts = self.counts + finer.counts

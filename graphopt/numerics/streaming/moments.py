@@ -86,7 +86,7 @@ class Moments(Accumulator):
         if not other.count.size:
             return
         if not self.count.size:
-            self.restore(other.state())
+            self.copy_from(other)
             return
         require_same_channels(self.count, other.count)
         self._join(other.count, other.mean, other.squares, other.rejected)

@@ -225,11 +225,12 @@ class _Patches(Table):
     def take(self, picks: np.ndarray) -> np.ndarray:
         sample, *position = np.unravel_index(picks, (self.samples, *self.outputs))
         place = sample[:, None]
-        missing = np.zeros((len(picks), 1), np.bool_)
+        missing = np.zeros(place.shape, np.bool_)
         for size, reads, output in zip(self.spatial, self.axes, position, strict=True):
-            read = reads[output]
-            place = (place[:, :, None] * size + read[:, None, :]).reshape(len(picks), -1)
-            missing = (missing[:, :, None] | (read < 0)[:, None, :]).reshape(len(picks), -1)
+            read = reads[output][:, None]
+            shape = (len(picks), place.shape[1] * read.shape[2])
+            place = (place[:, :, None] * size + read).reshape(shape)
+            missing = (missing[:, :, None] | (read < 0)).reshape(shape)
         place[missing] = len(self.pixels) - 1
-        patches = np.take(self.pixels, place, axis=0)
-        return np.ascontiguousarray(patches.transpose(0, 2, 1)).reshape(len(picks), -1)
+        patches = np.take(self.pixels, place, axis=0).transpose(0, 2, 1)
+        return patches.reshape(len(picks), patches.shape[1] * patches.shape[2])

@@ -50,7 +50,8 @@ def fit(piece: Piece, needs: Needs, position: int) -> Iterator[Rows]:
         if array.ndim == 0 and spec.shape == ():
             array = np.broadcast_to(array, (count,))
         forms[name] = _form(array, spec, piece)
-        _require_finite(array, f"the array {printable(name)!r}", piece.where, position)
+        held = f"the array {printable(name)!r} of {piece.where} holds"
+        _require_finite(array, held, position)
         arrays[name] = array
     labels = None if piece.labels is None else _labels(piece.labels, count, piece.where, position)
     run = _run(arrays, forms, specs, piece.where)
@@ -100,7 +101,7 @@ def converted(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
         if not array.size or range_.min <= int(array.min()) <= int(array.max()) <= range_.max:
             return array.astype(wants)
         why = f" and {wants} does not hold all of its values"
-    elif wants.kind == has.kind == "f" and np.can_cast(has, wants, "safe"):
+    elif _is_float(has) and _is_float(wants) and np.can_cast(has, wants, "safe"):
         return array.astype(wants)
     else:
         why = f", the model wants {'text' if wants == object else wants}"
@@ -108,6 +109,11 @@ def converted(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
         f"the array {printable(spec.name)!r} of {where} is {printable(str(has), 60)}{why}",
         f"Convert it: array.astype({'str' if wants == object else repr(str(wants))})",
     )
+
+
+def _is_float(dtype: np.dtype) -> bool:
+    """Whether a type is a float of numpy's or one of the narrow ones beside it."""
+    return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
 
 
 def _form(array: np.ndarray, spec: InputSpec, piece: Piece) -> Form:
@@ -180,17 +186,16 @@ def _labels(labels: np.ndarray, count: int, where: str, position: int) -> np.nda
             f"the labels of {where} are {printable(str(labels.dtype), 60)}",
             "Give numbers or text",
         )
-    _require_finite(labels, "the labels", where, position)
+    _require_finite(labels, f"the labels of {where} hold", position)
     return labels if labels.dtype.isnative else labels.astype(labels.dtype.newbyteorder("="))
 
 
-def _require_finite(array: np.ndarray, what: str, where: str, position: int) -> None:
-    known = "float" in array.dtype.name or array.dtype.kind in "fc"
-    if not known or np.isfinite(array).all():
+def _require_finite(array: np.ndarray, held: str, position: int) -> None:
+    if not (_is_float(array.dtype) or array.dtype.kind == "c") or np.isfinite(array).all():
         return
     wrong = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
     raise UsageError(
-        f"{what} of {where} holds NaN or infinity, first in sample {position + int(wrong.argmax())}",
+        f"{held} NaN or infinity, first in sample {position + int(wrong.argmax())}",
         "Take such samples out or fill them",
     )
 

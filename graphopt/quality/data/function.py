@@ -166,20 +166,21 @@ def _blaming(shown: str, call: Callable[..., Any] | None) -> Iterator[None]:
     except GraphoptError:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code, whatever it raises
-        file, line = _place(error, call)
         said = printable(f"{type(error).__name__}: {error}", 500)
-        raise UsageError(
-            f"the function {shown} failed with {said} (line {line} of {file})"
-        ) from None
+        raise UsageError(f"the function {shown} failed with {said}{_place(error, call)}") from None
 
 
-def _place(error: BaseException, call: Callable[..., Any] | None) -> tuple[str, int]:
-    """The file and line to look at: in the function's own file where it is among the frames."""
+def _place(error: BaseException, call: Callable[..., Any] | None) -> str:
+    """The line to look at: in the function's own file where it is among the frames."""
     if isinstance(error, SyntaxError) and error.filename:
-        return printable(Path(error.filename).name), error.lineno or 0
-    frames = [
-        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")
-    ]
+        return f" (line {error.lineno} of {printable(Path(error.filename).name)})"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_users(f.filename)]
+    if not frames:
+        return ""
     own = getattr(getattr(call, "__code__", None), "co_filename", None)
     frame = next((f for f in reversed(frames) if f.filename == own), frames[-1])
-    return printable(Path(frame.filename).name), frame.lineno or 0
+    return f" (line {frame.lineno} of {printable(Path(frame.filename).name)})"
+
+
+def _is_users(filename: str) -> bool:
+    return not filename.startswith("<") and filename not in (__file__, importlib.__file__)

@@ -13,8 +13,8 @@ from graphopt.quality.data.columns import MemoryColumn, Table
 from graphopt.quality.data.source import About, Needs, Piece, Source
 from graphopt.quality.inputs import Feeds
 
-ARRAYS = "arrays in memory"
-FEEDS = "feeds in memory"
+ARRAYS = "a dict of arrays"
+FEEDS = "a list of feeds"
 
 _UNTOUCHED = "Leave the arrays alone while graphopt runs"
 
@@ -25,7 +25,7 @@ def memory_source(arrays: Mapping[str, Any], needs: Needs) -> Table:
     Raises:
         UsageError: an input or the labels are missing, or something is not an array.
     """
-    names, key = needs.pick({str(name) for name in arrays}, f"the dict of {ARRAYS}")
+    names, key = needs.pick({str(name) for name in arrays}, ARRAYS)
     columns = {name: _column(arrays, name) for name in names}
     about = About(ARRAYS, stable=_UNTOUCHED)
     return Table(about, columns, None if key is None else _column(arrays, key))
@@ -71,7 +71,7 @@ class FeedsSource(Source):
     def pieces(self) -> Iterator[Piece]:
         """One piece for each set."""
         for number, feeds in enumerate(self.feeds):
-            shown = f"set {number} of the {FEEDS}"
+            shown = f"set {number} of {FEEDS}"
             if not isinstance(feeds, Mapping):
                 raise UsageError(f"{shown} is a {type(feeds).__name__}, not a dict by input")
             names, key = self.needs.pick({str(name) for name in feeds}, shown)

@@ -10,8 +10,9 @@ import io
 import os
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,6 +25,11 @@ LARGEST_HEADER = 10_000
 """Bytes of a header beyond which it is not parsed; numpy's own limit."""
 
 _MAGIC = len(np.lib.format.magic(1, 0))
+
+_VERSIONS: dict[tuple[int, int], tuple[str, Callable[[BinaryIO], Any]]] = {
+    (1, 0): ("<H", np.lib.format.read_array_header_1_0),
+    (2, 0): ("<I", np.lib.format.read_array_header_2_0),
+}
 
 
 def npy_source(path: Path, needs: Needs) -> Table:
@@ -73,28 +79,34 @@ def read_header(stream: BinaryIO, name: str, shown: str) -> tuple[np.dtype, tupl
     Raises:
         UsageError: it is no header of this format, or the array is not stored row by row.
     """
-    no_header = damaged(shown, f"{printable(name)!r} is not an array in the .npy format")
-    head = stream.read(_MAGIC)
     try:
-        version = np.lib.format.read_magic(io.BytesIO(head))
-        wide = version != (1, 0)
-        length_bytes = stream.read(4 if wide else 2)
-        (length,) = struct.unpack("<I" if wide else "<H", length_bytes)
-        if version not in ((1, 0), (2, 0)) or length > LARGEST_HEADER:
-            raise no_header
-        header = io.BytesIO(length_bytes + stream.read(length))
-        parse = np.lib.format.read_array_header_2_0 if wide else np.lib.format.read_array_header_1_0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a header that Python 2 wrote is as good
-            shape, by_column, dtype = parse(header)
-    except (ValueError, TypeError, struct.error, SyntaxError, RecursionError):
-        raise no_header from None
+        shape, by_column, dtype = _parse_header(stream)
+    except OSError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever a hostile text provokes in numpy's parser
+        raise damaged(shown, f"{printable(name)!r} is not an array in the .npy format") from None
     if by_column and len(shape) > 1:
         raise UsageError(
             f"the array {printable(name)!r} of {shown} is stored column by column (Fortran order)",
             "Store np.ascontiguousarray(...) of it",
         )
     return dtype, tuple(int(size) for size in shape)
+
+
+def _parse_header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether it is stored column by column, and element type; bounded before it is parsed."""
+    version = np.lib.format.read_magic(io.BytesIO(stream.read(_MAGIC)))
+    if version not in _VERSIONS:
+        raise ValueError("a version that numpy writes for records only, or none at all")
+    length_format, parse = _VERSIONS[version]
+    length_bytes = stream.read(struct.calcsize(length_format))
+    (length,) = struct.unpack(length_format, length_bytes)
+    if length > LARGEST_HEADER:
+        raise ValueError("a header beyond what numpy writes")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a header that Python 2 wrote is as good
+        shape, by_column, dtype = parse(io.BytesIO(length_bytes + stream.read(length)))
+    return shape, by_column, dtype
 
 
 def require_size(column: StoredColumn, size: int) -> None:

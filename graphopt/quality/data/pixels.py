@@ -87,7 +87,7 @@ class Preparation:
         except (UsageError, ResourceError):
             raise
         except Exception as error:  # noqa: BLE001 - decoders raise whatever they like
-            why = printable(f"{type(error).__name__}: {error}", 200)
+            why = printable(f"{type(error).__name__}: {error}", 200).rstrip(".")
             raise UsageError(
                 f"cannot read the image {shown}: {why}", "Mend it or take it out"
             ) from None

@@ -90,7 +90,7 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _column(path: Path, name: str, entry: Any, offset: int, room: int) -> StoredColumn:
     shown = show(path)
     try:
-        kind, shape = entry["dtype"], tuple(entry["shape"])
+        kind, shape = str(entry["dtype"]), tuple(entry["shape"])
         begin, end = entry["data_offsets"]
         numbers = [*shape, begin, end]
     except (KeyError, TypeError, ValueError):
@@ -99,7 +99,7 @@ def _column(path: Path, name: str, entry: Any, offset: int, room: int) -> Stored
         raise damaged(shown, f"its header does not describe the array {printable(name)!r}")
     if kind not in _TYPES:
         raise UsageError(
-            f"the array {printable(name)!r} of {shown} is of the type {printable(str(kind), 60)}, "
+            f"the array {printable(name)!r} of {shown} is of the type {printable(kind, 60)}, "
             "which numpy does not have",
             f"Store one of: {', '.join(_TYPES)}",
         )

@@ -13,7 +13,7 @@ from graphopt.errors import UsageError, printable
 from graphopt.quality.data.image_options import ImageOptions
 from graphopt.quality.inputs import InputSpec
 
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 """Bytes that are read of all arrays together at a time, or one sample where that is more."""
 
 LARGEST_SAMPLE = 1 << 31

@@ -37,15 +37,15 @@ def open_source(given: DataSource, needs: Needs) -> Source:
         return _open(given, needs)
     if not needs.evaluates:
         return _open(given, needs.without_labels())
+    plain = _open(given, needs.without_labels().to_calibrate())
     if labels.endswith(".npy"):
-        return labelled(_open(given, needs.without_labels().to_calibrate()), labels)
-    source = _open(given, needs)
-    if not isinstance(source, Images):
+        return labelled(plain, labels)
+    if not isinstance(plain, Images):
         raise UsageError(
-            f"a .csv file can label images, and {source.about.shown} is something else",
+            f"a .csv file can label images, and {plain.about.shown} is something else",
             "Give labels by their key, or in a .npy file",
         )
-    return source
+    return _open(given, needs)
 
 
 def _open(given: DataSource, needs: Needs) -> Source:
@@ -58,7 +58,7 @@ def _open(given: DataSource, needs: Needs) -> Source:
     if callable(given):
         return given_function(given, needs)
     raise UsageError(
-        f"a {type(given).__name__} is no data",
+        f"data cannot be of the type {type(given).__name__}",
         "Give a path, module:function, a dict of arrays, a list of feeds, or a function",
     )
 

@@ -76,17 +76,21 @@ class Split:
 
     def _share(self, size: int) -> int:
         """How many of a block of some size calibrate; where it is the only block, both parts get some."""
-        share = (size * self.eighths + BLOCK // 2) // BLOCK
-        if self.units < BLOCK and 0 < self.eighths < BLOCK and size > 1:
-            return min(max(share, 1), size - 1)
-        return share
+        share = (size * self._each + BLOCK // 2) // BLOCK
+        if self.units >= BLOCK or not self.eighths:
+            return share
+        return min(max(share, 1), size - (self.eighths < BLOCK))
+
+    @property
+    def _each(self) -> int:
+        """How many of a full block calibrate."""
+        return min(self.eighths, self.most)
 
     def _turn(self, blocks: np.ndarray) -> np.ndarray:
-        """Whether blocks calibrate at all: as many as are wanted, at even distances."""
-        would = -(-self.units // BLOCK) * self.eighths
-        if would <= self.most:
-            return np.ones(blocks.shape, bool)
-        return np.asarray((blocks + 1) * self.most // would > blocks * self.most // would)
+        """Whether blocks calibrate at all: as many as are wanted, at even distances, the first always."""
+        count = -(-self.units // BLOCK)
+        wanted = min(self.most // max(self._each, 1), count)
+        return np.asarray(-(-(blocks + 1) * wanted // count) > -(-blocks * wanted // count))
 
 
 @lru_cache(maxsize=8)

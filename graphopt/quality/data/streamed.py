@@ -12,6 +12,7 @@ from graphopt.quality.data.batching import Batcher, Grouper
 from graphopt.quality.data.dataset import Batch, Part
 from graphopt.quality.data.digest import ChangedError, Fingerprint, sample_hashes
 from graphopt.quality.data.fitting import fit
+from graphopt.quality.data.reading import reading
 from graphopt.quality.data.rows import Rows
 from graphopt.quality.data.source import Needs, Source
 from graphopt.quality.data.split import Split, stretches
@@ -41,8 +42,14 @@ class Tally:
     digest: str = ""
     seals: bytes = b""
 
-    def add(self, rows: Rows) -> None:
-        """Count whole runs."""
+    def add(self, rows: Rows, shown: str) -> None:
+        """Count whole runs.
+
+        Raises:
+            UsageError: some samples have labels and some have none.
+        """
+        if self.units and self.labels != (rows.labels is not None):
+            raise UsageError(f"some samples of {shown} have labels and some have none")
         units = rows.count // rows.unit
         self.units += units
         self.samples += rows.count
@@ -72,14 +79,11 @@ class Scanned:
         self.needs = needs
         self.tally = Tally()
         fingerprint, grouper = Fingerprint(), Grouper()
-        for rows in self._rows(fingerprint, grouper):
-            if self.tally.units and self.tally.labels != (rows.labels is not None):
-                raise UsageError(
-                    f"some samples of {source.about.shown} have labels and some have none"
-                )
-            self.tally.add(rows)
-            if others:
-                self.tally.familiar += sum(map(others.__contains__, sample_hashes(rows)))
+        with reading(source.about.shown):
+            for rows in self._rows(fingerprint, grouper):
+                self.tally.add(rows, source.about.shown)
+                if others:
+                    self.tally.familiar += sum(map(others.__contains__, sample_hashes(rows)))
         self.tally.left_out = grouper.left_out
         if not self.tally.units:
             raise UsageError(_too_few(source.about.shown, grouper))
@@ -157,6 +161,21 @@ class Selection:
             elif mask.any():
                 yield rows.take(np.repeat(mask, rows.unit))
 
+    def batches(self, most: int | None, size: int | None) -> Iterator[Batch]:
+        """Its samples in batches; see ``Dataset.batches``."""
+        left = most
+        batcher = Batcher(size)
+        for rows in self.rows():
+            if left is None:
+                yield from batcher.add(rows)
+                continue
+            wanted = rows.take(slice(0, -(-left // rows.unit) * rows.unit))
+            left -= wanted.count
+            yield from batcher.add(wanted)
+            if left <= 0:
+                break
+        yield from batcher.rest()
+
     def _mask(self, start: int, count: int) -> np.ndarray:
         chosen = self.split.calibrates(start, count)
         return chosen if self.calibrates else ~chosen
@@ -194,14 +213,7 @@ class StreamedDataset:
         self, part: Part, most: int | None = None, size: int | None = None
     ) -> Iterator[Batch]:
         """The samples of a part, in order, a new stream each time; see ``Dataset.batches``."""
-        if part not in self.parts:
-            return
-        left = self.counts[part] if most is None else most
-        batcher = Batcher(size)
-        for rows in self.parts[part].rows():
-            wanted = rows.take(slice(0, -(-left // rows.unit) * rows.unit))
-            left -= wanted.count
-            yield from batcher.add(wanted)
-            if left <= 0 and most is not None:
-                break
-        yield from batcher.rest()
+        if part in self.parts:
+            selection = self.parts[part]
+            with reading(selection.scanned.source.about.shown):
+                yield from selection.batches(most, size)

@@ -67,17 +67,21 @@ class TensorSets(Source):
     def pieces(self) -> Iterator[Piece]:
         """One piece for each folder."""
         for folder in self.folders:
-            count = sum(1 for p in folder.iterdir() if _INPUT.fullmatch(p.name))
+            with reading(show(folder)):
+                count = sum(1 for p in folder.iterdir() if _INPUT.fullmatch(p.name))
             known = self.needs.all
             if not len(self.needs.inputs) <= count <= len(known):
                 raise UsageError(
                     f"{show(folder)} holds {count} inputs, the model takes {len(self.needs.inputs)}"
                 )
             arrays = {known[k].name: read_tensor(folder / f"input_{k}.pb") for k in range(count)}
-            labels = None
-            if self.needs.labels is not None:
-                labels = read_tensor(folder / f"{self.needs.labels}.pb")
-            yield complete_piece(arrays, labels, show(folder))
+            yield complete_piece(arrays, self._labels(folder), show(folder))
+
+    def _labels(self, folder: Path) -> np.ndarray | None:
+        path = folder / f"{self.needs.labels}.pb"
+        if self.needs.labels is None or not (self.needs.evaluates or path.is_file()):
+            return None
+        return read_tensor(path)
 
 
 def read_tensor(path: Path) -> np.ndarray:

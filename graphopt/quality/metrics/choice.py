@@ -22,7 +22,7 @@ from graphopt.quality.metrics.base import Metric, Observed
 from graphopt.quality.metrics.fidelity import Agreement, Cosine, Equal
 from graphopt.quality.metrics.kl import KL, are_probabilities
 from graphopt.quality.metrics.noise import SQNR, WorstDifference
-from graphopt.quality.metrics.outputs import as_numbers, is_float, is_text, listed, shown
+from graphopt.quality.metrics.outputs import as_numbers, is_float, is_text, listed, shown, tensors
 from graphopt.quality.metrics.parsing import parse_metric
 from graphopt.quality.metrics.readings import Reading, readings
 from graphopt.quality.metrics.scores import class_scores
@@ -59,6 +59,7 @@ def choose_metric(
     Raises:
         UsageError: the labels fit no output, or no output can be compared.
     """
+    outputs_example = tensors(outputs_example)
     if labels_example is None:
         text, why = _fidelity(samples, outputs_example, max_drop)
         return parse_metric(text, model), why
@@ -148,7 +149,7 @@ def fidelity_metrics(model_outputs_example: Outputs) -> list[Metric]:
         Metrics bound to one output each: agreement where it has the form of scores of classes, cosine, sqnr,
         worst, and kl where it holds probabilities; equal for integers and booleans; none for strings.
     """
-    return list(chain(*(_of_output(name, a) for name, a in model_outputs_example.items())))
+    return list(chain(*(_of_output(name, a) for name, a in tensors(model_outputs_example).items())))
 
 
 def _of_output(name: str, array: np.ndarray) -> list[Metric]:

@@ -4,7 +4,7 @@
 
 Outputs of the original that are not negative and sum up to 1 are probabilities; the candidate's are then
 divided by their sum, as rounding leaves it. Other outputs are logits, whose softmax is taken.
-Probabilities below the smallest normal float32 count as that number, so that one divergence is 87.4 nats
+Probabilities below the smallest normal float32 count as that number, so that one divergence is 87.34 nats
 at most; it is that where an output is NaN or infinite and the original's is not the same.
 """
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphopt.errors import UsageError, printable
-from graphopt.quality.metrics.outputs import is_float, is_text, shown
+from graphopt.quality.metrics.outputs import as_numbers, is_float, is_text, shown
 
 SUM_TOLERANCE = 1e-2
 """How far from 1 the sum of a row of label probabilities may lie; 16-bit floats are that coarse."""
 
 
 def require(metric: str, labels: np.ndarray | None, size: int) -> np.ndarray:
-    """The labels of a batch.
+    """The labels of a batch, in a type of numpy's own.
 
     Raises:
         UsageError: there are none, or not one per sample.
@@ -31,7 +31,7 @@ def require(metric: str, labels: np.ndarray | None, size: int) -> np.ndarray:
             f"metric {metric}: the labels are {shown(labels)} for {size} samples",
             "Give one label per sample, samples on the first axis",
         )
-    return labels
+    return as_numbers(labels)
 
 
 def flat(array: np.ndarray) -> np.ndarray:

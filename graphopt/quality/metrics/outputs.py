@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,7 +41,8 @@ def is_text(array: np.ndarray) -> bool:
 
 def as_numbers(array: np.ndarray) -> np.ndarray:
     """The same values in a type of numpy's own: float32 for what numpy lacks, else as it is."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
+    lacking = array.dtype.kind == "V" and not array.dtype.name.startswith("void")
+    return array.astype(np.float32) if lacking else array
 
 
 def by_sample(array: np.ndarray, size: int) -> np.ndarray | None:
@@ -60,20 +61,27 @@ def by_sample(array: np.ndarray, size: int) -> np.ndarray | None:
     return array[np.newaxis] if size == 1 else None
 
 
-def shown(array: np.ndarray) -> str:
+def tensors(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The outputs that are tensors, not sequences, maps or absent."""
+    return {name: array for name, array in outputs.items() if isinstance(array, np.ndarray)}
+
+
+def shown(array: Any) -> str:
     """Type and shape for people, as in ``float32[8,10]``."""
+    if not isinstance(array, np.ndarray):
+        return "(no tensor)"
     kind = "string" if is_text(array) else array.dtype.name
     return f"{kind}[{','.join(map(str, array.shape))}]"
 
 
-def listed(outputs: Mapping[str, np.ndarray]) -> str:
+def listed(outputs: Mapping[str, Any]) -> str:
     """Outputs for people, as in ``logits float32[8,10], boxes float32[8,4]``."""
     parts = [f"{printable(name, 80)} {shown(array)}" for name, array in outputs.items()]
     more = [f"{len(parts) - SHOWN} more"] if len(parts) > SHOWN else []
     return ", ".join(parts[:SHOWN] + more) or "none"
 
 
-def tensor(metric: Metric, outputs: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def tensor(metric: Metric, outputs: Mapping[str, Any], name: str) -> np.ndarray:
     """The output of a name.
 
     Raises:
@@ -118,7 +126,7 @@ def select(
                 f"Outputs: {listed(outputs)}",
             )
         return metric.output, made
-    fitting = {name: made for name, a in outputs.items() if (made := fit(a)) is not None}
+    fitting = {name: made for name, a in tensors(outputs).items() if (made := fit(a)) is not None}
     if not fitting:
         raise UsageError(
             f"metric {metric.name} wants {wanted}, and no output is that",

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.errors import UsageError, printable
 from graphopt.quality.metrics.base import Metric, Observed
-from graphopt.quality.metrics.outputs import as_numbers, listed, shown, tensor
+from graphopt.quality.metrics.outputs import as_numbers, listed, shown, tensor, tensors
 from graphopt.quality.metrics.pooling import blocks
 
 
@@ -59,7 +59,7 @@ def pairs(
             )
         names = [metric.output]
     else:
-        names = [name for name, array in seen.reference.items() if fits(array)]
+        names = [name for name, array in tensors(seen.reference).items() if fits(array)]
     if not names:
         raise UsageError(
             f"metric {metric.name} wants {wanted}, and no output is that",

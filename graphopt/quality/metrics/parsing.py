@@ -128,6 +128,21 @@ KINDS: dict[str, Kind] = {
 """The metrics by name, in alphabetical order."""
 
 
+OTHER_NAMES = {
+    **dict.fromkeys(("acc", "accuracy", "top-1"), "top1"),
+    **dict.fromkeys(("top5", "top-5"), "topk:k=5"),
+    **dict.fromkeys(("top-k", "topn"), "topk:k=K"),
+    **dict.fromkeys(("f1-score", "fscore"), "f1"),
+    **dict.fromkeys(("l2", "rmse"), "mse"),
+    **dict.fromkeys(("snr", "psnr"), "sqnr"),
+    **dict.fromkeys(("exact-match", "sequence-accuracy"), "word-accuracy"),
+    **dict.fromkeys(("pixel-accuracy", "token-accuracy"), "element-accuracy"),
+    **dict.fromkeys(("max-diff", "linf"), "worst"),
+    "l1": "mae",
+}
+"""What people call metrics elsewhere, and the nearest one of the table."""
+
+
 def parse_metric(text: str, model: Model) -> Metric:
     """The metric that a user wrote.
 
@@ -139,17 +154,22 @@ def parse_metric(text: str, model: Model) -> Metric:
         UsageError: the metric, an option or the output is not known, or a value does not fit.
     """
     text = text.strip()
-    function = FUNCTION.fullmatch(text)
-    if function is not None:
-        return _custom(text, function)
     outputs = [str(tensor.name) for tensor in model.graph.outputs]
     head, output = _split(text, outputs)
     name, _, rest = head.partition(":")
     kind = KINDS.get(name)
+    function = FUNCTION.fullmatch(text)
+    if function is not None and (kind is None or output is None):
+        return _custom(text, function)
     if kind is None:
         raise _unknown(name)
+    if output is not None and output not in outputs:
+        raise UsageError(
+            f"the model has no output {printable(output)!r}",
+            _near(output, outputs) or f"It has: {_some(outputs)}",
+        )
     values = _options(name, kind, rest, model)
-    return _build(kind, head, output, values, model)
+    return _build(kind, head, output or "", values, model)
 
 
 def _custom(text: str, function: re.Match[str]) -> Metric:
@@ -170,18 +190,12 @@ def _custom(text: str, function: re.Match[str]) -> Metric:
         raise
 
 
-def _split(text: str, outputs: list[str]) -> tuple[str, str]:
-    """The metric with its options, and the output."""
+def _split(text: str, outputs: list[str]) -> tuple[str, str | None]:
+    """The metric with its options, and the output, known or not; None where none is named."""
     places = [found.start() for found in re.finditer(r"(?<!=)@", text)]
     if not places:
-        return text, ""
-    place = next((p for p in places if text[p + 1 :] in outputs), None)
-    if place is None:
-        wanted = text[places[0] + 1 :]
-        raise UsageError(
-            f"the model has no output {printable(wanted)!r}",
-            _near(wanted, outputs) or f"It has: {_some(outputs)}",
-        )
+        return text, None
+    place = next((p for p in places if text[p + 1 :] in outputs), places[0])
     return text[:place], text[place + 1 :]
 
 
@@ -227,7 +241,9 @@ def _build(kind: Kind, head: str, output: str, values: dict[str, Any], model: Mo
 
 
 def _unknown(name: str) -> UsageError:
-    hint = _near(name, KINDS) or f"Metrics: {', '.join(KINDS)}"
+    near = difflib.get_close_matches(name.lower(), [*KINDS, *OTHER_NAMES], 3, 0.5)
+    meant = dict.fromkeys(OTHER_NAMES.get(word, word) for word in near)
+    hint = f"Did you mean {' or '.join(meant)}?" if near else f"Metrics: {', '.join(KINDS)}"
     if "/" in name or "." in name:
         hint = "A function of your own is written module:function or file.py:function"
     return UsageError(f"there is no metric {printable(name)!r}", hint)

@@ -89,10 +89,9 @@ class MAE(MeanDeviation):
 
 
 def _numbers(metric: str, labels: np.ndarray) -> np.ndarray:
-    found = as_numbers(labels)
-    if found.dtype.kind not in "fiub":
+    if labels.dtype.kind not in "fiub":
         raise UsageError(f"metric {metric} wants numbers; the labels are {shown(labels)}")
-    found = found.astype(np.float64)
+    found = labels.astype(np.float64)
     if not np.isfinite(found).all():
         raise UsageError(f"metric {metric}: a label is NaN or infinite")
     return found

@@ -91,7 +91,8 @@ def transcripts(metric: Metric, spelling: Spelling, seen: Observed) -> tuple[Seq
     blank = reader.blank(count)
     spelled = reader.decoded(steps, blank)
     if is_text(labels):
-        return reader.spelled(spelled, count, blank), reader.texts(labels)
+        words = reader.texts(labels)
+        return reader.spelled(spelled, count, blank), words
     wanted = reader.numbers(labels, blank)
     if not spelling.charset:
         return spelled, wanted

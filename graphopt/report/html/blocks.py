@@ -218,7 +218,7 @@ class Limits:
     heat: int = 60
     points: int = 80
     boxes: int = 160
-    letters: int = 1000
+    letters: int = 500
 
     def tighter(self) -> Limits:
         """Half as much of everything."""

@@ -19,7 +19,7 @@ from graphopt.report.models import GraphInfo, NodeInfo
 CHAIN = 3
 """Unchanged nodes from which on a chain becomes one box."""
 
-WIDE = 7
+WIDE = 6
 """Boxes from which on a row is drawn together."""
 
 

@@ -86,7 +86,7 @@ def metric_scale(
     name = budget.metric if budget else gates[0].metric if gates else ""
     higher = budget.higher_is_better if budget else True
     units = [measure.unit for measure in measures if measure.metric == name]
-    unit = units[0] if units else ""
+    unit = units[0][:12] if units else ""
     shares = not unit and bool(gates) and all(_is_share(gate, higher) for gate in gates)
     return MetricScale(name, shares, higher, unit)
 

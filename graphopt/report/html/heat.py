@@ -23,7 +23,7 @@ from graphopt.report.html.blocks import (
 )
 from graphopt.report.html.figures import interval, plain, points
 from graphopt.report.html.svg import finite
-from graphopt.report.html.text import compose, name
+from graphopt.report.html.text import METRIC, compose, middle, name
 from graphopt.report.judgement import SensitivityInfo
 
 SHADES = 7
@@ -56,10 +56,10 @@ def section(
     rows: list[SensitivityInfo], metric: str, limit: float | None, limits: Limits
 ) -> Section | None:
     """One map for each kind of change, and all measurements as a table."""
-    drawable = [row for row in rows if finite([row.drop, row.strength])]
+    drawable = [row for row in rows if len(finite([row.drop, row.strength])) == 2]
     if not drawable:
         return None
-    shading = _Shading(max(row.drop for row in drawable if math.isfinite(row.drop)))
+    shading = _Shading(max(row.drop for row in drawable))
     blocks: list[Block] = [Note(_legend(shading), "legends")]
     kinds = [kind for kind in _KINDS if any(row.kind == kind for row in drawable)]
     for kind in kinds:
@@ -73,7 +73,7 @@ def section(
     )
     lead = (
         "One layer is changed, the rest of the model stays as it is, and the drop of the metric is measured. "
-        f"The figures are drops in points of {metric or 'the metric'}, in per cent.{over}"
+        f"The figures are drops in points of {middle(metric, METRIC) or 'the metric'}, in per cent.{over}"
     )
     return Section("sensitivity", "How sensitive each layer is", lead, blocks)
 
@@ -90,7 +90,10 @@ def _legend(shading: _Shading) -> Markup:
     return Markup('<span class="legend muted">Drop</span>') + Markup("").join(parts)
 
 
-def _strength(kind: str, strength: float) -> str:
+def strength_text(kind: str, strength: float) -> str:
+    """What was done to a layer, as in ``4 bits``."""
+    if kind not in _KINDS:
+        return plain(strength)
     text = f"{100 * strength:.4g} %" if kind == "sparsity" else f"{strength:.4g}"
     return f"{text} {_KINDS[kind][1]}"
 
@@ -125,7 +128,7 @@ def _map(
         _line(layer, layers[layer], strengths, shading, limit) for layer in layers if layer in kept
     ]
     columns = [Column("Layer", "name"), Column("Operator"), Column("Weights", "number")]
-    columns += [Column(_strength(kind, strength), "heat") for strength in strengths]
+    columns += [Column(strength_text(kind, strength), "heat") for strength in strengths]
     caption = f"{hidden} more strengths are in the JSON." if hidden else ""
     if left_out:
         caption = f"The most sensitive {len(kept)} layers, in the order of the model. {caption}"
@@ -168,7 +171,7 @@ def _table(rows: list[SensitivityInfo], limits: Limits) -> Table:
         Row(
             (
                 name(row.layer, 36),
-                _strength(row.kind, row.strength) if row.kind in _KINDS else plain(row.strength),
+                strength_text(row.kind, row.strength),
                 points(row.drop),
                 interval(row.low, row.high),
                 "equal" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",

@@ -158,7 +158,7 @@ def _measure(entry: MeasureInfo, scale: MetricScale) -> Row:
     def show(value: float) -> str:
         if entry.metric == scale.name:
             return scale.value(value)
-        return f"{plain(value)} {entry.unit}".rstrip()
+        return f"{plain(value)} {entry.unit[:12]}".rstrip()
 
     output = name(entry.output) if entry.output else "all"
     better = "higher" if entry.higher_is_better else "lower"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from graphopt.errors import printable
 from graphopt.report.format import change, duration
 from graphopt.report.html import strips
 from graphopt.report.html.badges import claim_badge
@@ -21,7 +20,7 @@ from graphopt.report.html.blocks import (
     Table,
     cut,
 )
-from graphopt.report.html.text import compose, name
+from graphopt.report.html.text import compose, name, safe
 from graphopt.report.models import LatencyInfo, NodeTime, RatioInfo
 from graphopt.report.tree import Report
 
@@ -89,14 +88,12 @@ def _ratio(found: RatioInfo) -> str:
 
 
 def _facts(found: LatencyInfo) -> list[tuple[str, str]]:
-    shapes = ", ".join(
-        f"{printable(key, 60)} {value}" for key, value in list(found.shapes.items())[:20]
-    )
+    shapes = ", ".join(f"{safe(key, 60)} {value}" for key, value in list(found.shapes.items())[:20])
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
     facts = [
         ("Result / original", _ratio(found.ratio)),
         ("Original / original", f"{_ratio(found.control)} (what this is off 1 is noise)"),
-        ("Ran on", f"{printable(found.provider, 60)}, {threads}, {found.rounds:,} rounds"),
+        ("Ran on", f"{safe(found.provider, 60)}, {threads}, {found.rounds:,} rounds"),
     ]
     return [*facts, ("Input shapes", shapes)] if shapes else facts
 

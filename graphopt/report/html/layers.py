@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from graphopt.errors import printable
 from graphopt.report.format import change, number, size
 from graphopt.report.html import strips
 from graphopt.report.html.blocks import (
@@ -23,7 +22,7 @@ from graphopt.report.html.blocks import (
 )
 from graphopt.report.html.histogram import distance, drawable, histogram
 from graphopt.report.html.svg import finite
-from graphopt.report.html.text import name
+from graphopt.report.html.text import name, safe
 from graphopt.report.models import LayerInfo
 from graphopt.report.tree import Report
 
@@ -54,8 +53,8 @@ def _histograms(changed: list[LayerInfo], limits: Limits) -> list[Block]:
         Heading("How the values of the weights moved"),
         Note(
             "The grey outline is before, blue after. Ticks under the axis are the values that the weights "
-            "take, where these are few. Heights are square roots, so that rare values are seen. The most changed "
-            "layers come first.",
+            "take, where these are few. Heights are square roots, so that rare values are seen. The most "
+            "changed layers come first.",
             "quiet",
         ),
         Grid([_figure(layer) for layer in shown], "small"),
@@ -80,7 +79,7 @@ def _figure(layer: LayerInfo) -> Figure:
     if layer.weight_bytes_after is not None and layer.weight_bytes_after != layer.weight_bytes:
         words.append(change(layer.weight_bytes, layer.weight_bytes_after) + " bytes")
     label = (
-        f"Histogram of the weights of {printable(layer.name, 80)} before and after: "
+        f"Histogram of the weights of {safe(layer.name, 80)} before and after: "
         f"{100 * distance(layer):.0f} % of the distribution moved"
     )
     return Figure(name(layer.name, 56), layer.name, histogram(layer, label), ", ".join(words))

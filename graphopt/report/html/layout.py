@@ -1,14 +1,14 @@
 """Where the boxes of a layered graph stand and how its edges run.
 
 After Sugiyama, Tagawa and Toda (1981): rows are given; an edge that passes rows gets a bend in each, which
-takes room there; the order within rows follows the mean position of the neighbours; and the places are the
-least-squares fit to these means that keeps order and distance (isotonic regression by pooling).
+takes room there and is shared by all edges that leave the same box; the order within rows follows the mean
+position of the neighbours; and the places are the least-squares fit to these means that keeps order and
+distance (isotonic regression by pooling).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from graphopt.report.html.collapse import Box
 
@@ -18,7 +18,7 @@ GAP = 16.0
 BEND = 4.0
 SWEEPS = 8
 BENDS = 3000
-"""Bends in all; edges beyond run straight behind the boxes."""
+"""Bends in all; edges beyond run straight on behind the boxes."""
 
 Point = tuple[float, float]
 
@@ -31,13 +31,13 @@ class Layout:
         width: of the whole, in pixels.
         height: of the whole.
         places: middle of the upper edge of each box.
-        edges: the points that each edge passes, from the box read to the box that reads.
+        lines: the pieces of the edges, each from its upper end to its lower one.
     """
 
     width: float
     height: float
     places: list[Point]
-    edges: list[list[Point]]
+    lines: list[tuple[Point, Point]]
 
 
 @dataclass
@@ -54,7 +54,7 @@ class _Item:
 def arrange(boxes: list[Box]) -> Layout:
     """Lay out boxes that stand in topological order."""
     items = [_Item(box.level, BOX_WIDTH / 2, [], []) for box in boxes]
-    paths = _route(boxes, items)
+    links = _route(boxes, items)
     rows: list[list[int]] = [[] for _ in range(max((item.row for item in items), default=-1) + 1)]
     for index, item in enumerate(items):
         rows[item.row].append(index)
@@ -67,32 +67,34 @@ def arrange(boxes: list[Box]) -> Layout:
     left = min((item.x - item.half for item in items), default=0.0) - GAP
     right = max((item.x + item.half for item in items), default=0.0) + GAP
     places = [(items[index].x - left, items[index].row * ROW + GAP) for index in range(len(boxes))]
-    edges = [_through(path, items, left) for path in paths]
-    return Layout(right - left, (len(rows) - 1) * ROW + BOX_HEIGHT + 2 * GAP, places, edges)
+    lines = _lines(links, items, len(boxes), left)
+    return Layout(right - left, (len(rows) - 1) * ROW + BOX_HEIGHT + 2 * GAP, places, lines)
 
 
-def _route(boxes: list[Box], items: list[_Item]) -> list[list[int]]:
-    """Put bends into edges that pass rows; the shortest edges first, as long as there are any to give."""
+def _route(boxes: list[Box], items: list[_Item]) -> list[tuple[int, int]]:
+    """Link boxes row by row; edges that leave one box share their bends as long as they run together."""
     spans = [
         (box.level - boxes[source].level, source, index)
         for index, box in enumerate(boxes)
         for source in box.inputs
     ]
-    paths = []
-    left = BENDS
-    for span, source, target in sorted(spans):
-        path = [source]
-        if span - 1 <= left:
-            left -= span - 1
-            for row in range(boxes[source].level + 1, boxes[target].level):
+    bends: dict[tuple[int, int], int] = {}
+    links: dict[tuple[int, int], None] = {}
+    for _, source, target in sorted(spans):
+        last = source
+        for row in range(boxes[source].level + 1, boxes[target].level):
+            if (source, row) not in bends:
+                if len(bends) >= BENDS:
+                    break
+                bends[source, row] = len(items)
                 items.append(_Item(row, BEND, [], []))
-                path.append(len(items) - 1)
-        path.append(target)
-        for upper, lower in pairwise(path):
-            items[upper].below.append(lower)
-            items[lower].above.append(upper)
-        paths.append(path)
-    return paths
+            links[last, bends[source, row]] = None
+            last = bends[source, row]
+        links[last, target] = None
+    for upper, lower in links:
+        items[upper].below.append(lower)
+        items[lower].above.append(upper)
+    return list(links)
 
 
 def _pull(items: list[_Item], row: list[int], down: bool, reorder: bool) -> None:
@@ -127,13 +129,14 @@ def _settle(items: list[_Item], row: list[int], wanted: list[float]) -> None:
         items[index].x = mean + away
 
 
-def _through(path: list[int], items: list[_Item], left: float) -> list[Point]:
-    """The points of an edge: out of a box, along its bends, into a box."""
-    points = []
-    for position, index in enumerate(path):
-        x, top = items[index].x - left, items[index].row * ROW + GAP
-        if position:
-            points.append((x, top))
-        if position < len(path) - 1:
-            points.append((x, top + BOX_HEIGHT))
-    return points
+def _lines(
+    links: list[tuple[int, int]], items: list[_Item], boxes: int, left: float
+) -> list[tuple[Point, Point]]:
+    """From the lower end of each item to the upper end of the next; and straight through each bend."""
+
+    def end(index: int, lower: bool) -> Point:
+        item = items[index]
+        return item.x - left, item.row * ROW + GAP + (BOX_HEIGHT if lower else 0.0)
+
+    through = [(end(index, False), end(index, True)) for index in range(boxes, len(items))]
+    return [*((end(upper, True), end(lower, False)) for upper, lower in links), *through]

@@ -17,12 +17,37 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from graphopt.report.html.blocks import Block, Limits, Section
+from graphopt.report.html.blocks import Block, Limits, Section, cut
 from graphopt.report.html.summary import Banner
 from graphopt.report.html.text import shown
 
 MAX_BYTES = 1_990_000
 """Bytes of UTF-8 that a page stays within."""
+
+
+_SEEN = 3
+"""Warnings that are seen at once."""
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """What else to know.
+
+    Attributes:
+        first: shown at once.
+        others: folded away.
+        left_out: how many more there are.
+    """
+
+    first: list[str]
+    others: list[str]
+    left_out: int
+
+
+def warnings(texts: list[str], limits: Limits) -> Warnings:
+    """Some warnings of a list, each cut to a length."""
+    kept, left_out = cut([text[: limits.letters] for text in texts], limits.groups)
+    return Warnings(kept[:_SEEN], kept[_SEEN:], left_out)
 
 
 @dataclass(frozen=True)
@@ -36,7 +61,6 @@ class Page:
         top: the summary.
         lead: a sentence for a reader who is new to it.
         warnings: what else to know.
-        more_warnings: those that are not shown.
         sections: in order.
         tool: name and version of what made it.
     """
@@ -46,8 +70,7 @@ class Page:
     banner: Banner | None
     top: list[Block]
     lead: str
-    warnings: list[str]
-    more_warnings: int
+    warnings: Warnings
     sections: list[Section]
     tool: str
 

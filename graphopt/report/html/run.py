@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphopt.report.html import (
+    comparison,
     graph,
     heat,
     judgement,
@@ -13,9 +14,9 @@ from graphopt.report.html import (
     summary,
     tradeoff,
 )
-from graphopt.report.html.blocks import Limits, cut
+from graphopt.report.html.blocks import Limits
 from graphopt.report.html.figures import metric_scale
-from graphopt.report.html.page import Page
+from graphopt.report.html.page import Page, warnings
 from graphopt.report.html.text import base, name
 from graphopt.report.tree import Report
 
@@ -32,7 +33,7 @@ def page(report: Report, limits: Limits) -> Page:
     limit = report.gate.limit if report.gate else report.budget.max_drop if report.budget else None
     metric = report.budget.metric if report.budget else ""
     sections = [
-        summary.section(report, scale),
+        comparison.section(report, scale),
         judgement.section(report, scale, limits),
         tradeoff.section(report, scale, limits),
         passes.section(report, scale, limits),
@@ -43,7 +44,6 @@ def page(report: Report, limits: Limits) -> Page:
         judgement.equality(report, limits),
         provenance.section(report, limits),
     ]
-    warnings, more = cut(report.warnings, limits.groups)
     shown = summary.model_name(report)
     return Page(
         f"graphopt: {base(report.input.path) or 'report'}",
@@ -51,8 +51,7 @@ def page(report: Report, limits: Limits) -> Page:
         summary.banner(report),
         [summary.cards(report, scale)],
         summary.lead(report),
-        [text[: limits.letters] for text in warnings],
-        more,
+        warnings(report.warnings, limits),
         [section for section in sections if section is not None],
         " ".join(report.tool.values()),
     )

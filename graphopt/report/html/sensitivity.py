@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from graphopt.report.html import heat, judgement, provenance
-from graphopt.report.html.blocks import Block, Facts, Limits, Note, Section, cut
-from graphopt.report.html.figures import plain, points
-from graphopt.report.html.page import Page
-from graphopt.report.html.text import base, name
+from graphopt.report.html.blocks import Block, Facts, Limits, Note, Section
+from graphopt.report.html.figures import counted, plain, points
+from graphopt.report.html.page import Page, warnings
+from graphopt.report.html.text import base, compose, name
 from graphopt.report.judgement import SensitivityInfo, SensitivityReport
 
 
@@ -17,7 +19,6 @@ def page(report: SensitivityReport, limits: Limits) -> Page:
         report: the report.
         limits: how much fits.
     """
-    warnings, more = cut(report.warnings, limits.groups)
     sections = [
         _what(report),
         heat.section(report.rows, report.metric, None, limits),
@@ -30,8 +31,7 @@ def page(report: SensitivityReport, limits: Limits) -> Page:
         [],
         "How much of the metric is lost when one layer alone is made sparse, coarse or clustered. "
         "Layers that lose much are best left out of a lossy pass.",
-        [text[: limits.letters] for text in warnings],
-        more,
+        warnings(report.warnings, limits),
         [section for section in sections if section is not None],
         " ".join(report.tool.values()),
     )
@@ -41,8 +41,8 @@ def _what(report: SensitivityReport) -> Section:
     facts = [
         ("Metric", name(report.metric)),
         ("Why this metric", report.chosen or "asked for"),
-        ("Of the original", plain(report.before)),
-        ("Judged on", f"{report.samples:,} samples"),
+        ("Value of the original", plain(report.before)),
+        ("Judged on", counted(report.samples, "sample")),
         *judgement.data_facts(report.data),
     ]
     worst = max(report.rows, key=lambda row: row.drop, default=None)
@@ -54,8 +54,10 @@ def _what(report: SensitivityReport) -> Section:
     return Section("measured", "What was measured", "", blocks)
 
 
-def _largest(row: SensitivityInfo) -> str:
-    return f"The largest drop, {points(row.drop)}, is that of {row.layer} at {row.kind} {row.strength:g}."
+def _largest(row: SensitivityInfo) -> Markup:
+    strength = heat.strength_text(row.kind, row.strength)
+    said = "The largest drop, {}, is that of {} with {}."
+    return compose(said, points(row.drop), name(row.layer), strength)
 
 
 def _again(report: SensitivityReport, limits: Limits) -> Section:

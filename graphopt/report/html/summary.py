@@ -1,16 +1,15 @@
-"""The top of the page: what came of the run, in words, in figures, and before against after."""
+"""The top of the page: what came of the run, in words and in a few figures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphopt.report.format import change, duration, number, size
 from graphopt.report.html import strips
 from graphopt.report.html.badges import CLAIM_TONES, MARKS, VERDICT_TONES
-from graphopt.report.html.blocks import Card, Cards, Column, Row, Section, Table, Tone
+from graphopt.report.html.blocks import Card, Cards, Tone
 from graphopt.report.html.figures import MetricScale, interval, plain, points
-from graphopt.report.html.text import base, hinted
+from graphopt.report.html.text import METRIC, base, middle
 from graphopt.report.tree import Report
 
 
@@ -51,16 +50,21 @@ def banner(report: Report) -> Banner:
     gate, verdict = report.gate, report.verdict
     if gate is not None:
         tone, words = _GATE.get(gate.verdict, ("warn", gate.verdict))
-        return Banner(tone, words, gate.why or f"{gate.metric}: drop {points(gate.drop)}")
+        why = gate.why or f"drop {points(gate.drop)}"
+        return Banner(tone, words, f"{middle(gate.metric, METRIC)}: {why}{_exit(report)}")
     tone, words = _EQUAL.get(verdict.verdict, ("warn", verdict.verdict))
     if verdict.verdict == "equal":
         sets = "set" if verdict.samples == 1 else "sets"
         why = (
             f"original and result give the same outputs on {verdict.samples} {sets} of inputs; the "
-            f"largest difference is {plain(verdict.largest_difference, 2)}, which is rounding"
+            f"largest difference is {plain(verdict.largest_difference, 2)}, within what rounding explains"
         )
-        return Banner(tone, words, why)
-    return Banner(tone, words, verdict.why)
+        return Banner(tone, words, why + _exit(report))
+    return Banner(tone, words, verdict.why + _exit(report))
+
+
+def _exit(report: Report) -> str:
+    return f"; the command ended with exit code {report.exit_code}" if report.exit_code else ""
 
 
 def model_name(report: Report) -> str:
@@ -93,13 +97,15 @@ def cards(report: Report, scale: MetricScale) -> Cards:
     return Cards(found)
 
 
-def _tone(before: float | None, after: float | None) -> Tone:
+def tone_of(before: float | None, after: float | None) -> Tone:
+    """Whether a change of a cost is welcome."""
     if before is None or after is None or before == after:
         return ""
     return "good" if after < before else "warn"
 
 
-def _changed(before: float | None, after: float | None) -> str:
+def changed(before: float | None, after: float | None) -> str:
+    """How much a figure changed, in words."""
     text = change(before, after)
     return "no change" if text == "=" else text
 
@@ -107,14 +113,14 @@ def _changed(before: float | None, after: float | None) -> str:
 def _size(title: str, before: int, after: int) -> Card:
     chart = strips.pair(before, after)
     return Card(
-        title, size(after), size(before), _changed(before, after), chart, _tone(before, after)
+        title, size(after), size(before), changed(before, after), chart, tone_of(before, after)
     )
 
 
 def _count(title: str, before: int | None, after: int | None, note: str = "") -> Card:
     chart = strips.pair(before, after)
-    tone = _tone(before, after)
-    return Card(title, number(after), number(before), _changed(before, after), chart, tone, note)
+    tone = tone_of(before, after)
+    return Card(title, number(after), number(before), changed(before, after), chart, tone, note)
 
 
 def _latency(report: Report) -> list[Card]:
@@ -144,7 +150,7 @@ def _accuracy(report: Report, scale: MetricScale) -> list[Card]:
     limit = "no limit" if gate.limit is None else f"limit {points(gate.limit)}"
     return [
         Card(
-            f"Metric {gate.metric}",
+            f"Metric {middle(gate.metric, METRIC)}",
             scale.value(gate.after),
             scale.value(gate.before),
             f"drop {points(gate.drop)}",
@@ -152,96 +158,4 @@ def _accuracy(report: Report, scale: MetricScale) -> list[Card]:
             tone,
             f"interval {interval(gate.low, gate.high)}, {limit}",
         )
-    ]
-
-
-def section(report: Report, scale: MetricScale) -> Section:
-    """The table of everything before and after."""
-    a, b = report.input, report.output
-    rows = [
-        _row("File size", a.file_bytes, b.file_bytes, size),
-        _row("Weights", a.weight_bytes, b.weight_bytes, size, "bytes of all constants"),
-        _row(
-            "Run-time bytes",
-            a.runtime_bytes,
-            b.runtime_bytes,
-            size,
-            "peak of constants and activations",
-        ),
-        _row("Parameters", a.parameters, b.parameters, number),
-        _row("Nodes", a.nodes, b.nodes, number),
-        _row("MACs", a.macs, b.macs, number, "multiply-accumulates of one run"),
-        *_timed(report),
-        *_judged(report, scale),
-        _rate("Sparse rate", a.sparse_rate, b.sparse_rate, "zero weights / weights"),
-        _rate("Shared rate", a.shared_rate, b.shared_rate, "shared weights / weights"),
-    ]
-    if report.simplification is not None:
-        hint = hinted("Simplification", "simplified size / original size")
-        rows.append(Row((hint, "", "", f"{report.simplification:.3f}", "")))
-    columns = (
-        Column("Figure", "wide"),
-        *(
-            Column(title, "number")
-            for title in ("Original", "Result", "Result / original", "Change")
-        ),
-    )
-    table = Table("All figures before and after", columns, [row for row in rows if row])
-    return Section("before-after", "Before and after", "", [table])
-
-
-def _row(
-    title: str,
-    before: float | None,
-    after: float | None,
-    show: Callable[[float], str],
-    hint: str = "",
-) -> Row | None:
-    if before is None and after is None:
-        return None
-    values = tuple("not known" if value is None else show(value) for value in (before, after))
-    quotient = f"{after / before:.3f}" if before and after is not None else ""
-    moved = _changed(before, after)
-    return Row((hinted(title, hint), *values, quotient, moved), classes={4: _tone(before, after)})
-
-
-def _rate(title: str, before: float | None, after: float | None, hint: str) -> Row | None:
-    if before is None and after is None:
-        return None
-    shown = ("not known" if rate is None else f"{100 * rate:.2f} %" for rate in (before, after))
-    moved = ""
-    if before is not None and after is not None:
-        moved = "no change" if before == after else f"{100 * (after - before):+.2f} points"
-    return Row((hinted(title, hint), *shown, "", moved))
-
-
-def _timed(report: Report) -> list[Row | None]:
-    found = report.latency
-    if found is None:
-        return []
-    hint = f"median on {found.provider}, {found.threads} thread" + (
-        "" if found.threads == 1 else "s"
-    )
-    ratio = f"{found.ratio.median:.3f} ({found.ratio.low:.3f} to {found.ratio.high:.3f})"
-    tone = CLAIM_TONES.get(found.claim, "")
-    cells = (
-        hinted("Latency", hint),
-        duration(found.before.p50),
-        duration(found.after.p50),
-        ratio,
-        found.claim,
-    )
-    return [Row(cells, classes={4: tone})]
-
-
-def _judged(report: Report, scale: MetricScale) -> list[Row | None]:
-    gate = report.gate
-    if gate is None:
-        return []
-    better = "higher is better" if scale.higher else "lower is better"
-    tone = VERDICT_TONES.get(gate.verdict, "")
-    drop = f"drop {points(gate.drop)} ({interval(gate.low, gate.high)})"
-    title = hinted(f"Metric {gate.metric}", better)
-    return [
-        Row((title, scale.value(gate.before), scale.value(gate.after), "", drop), classes={4: tone})
     ]

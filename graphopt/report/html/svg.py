@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from graphopt.errors import printable
-from graphopt.report.html.text import TITLE, compose
+from graphopt.report.html.text import TITLE, compose, safe
 
 Value = str | float | int
 
@@ -31,7 +30,7 @@ def element(tag: str, *content: Markup | str, **attributes: Value) -> Markup:
         for key, value in attributes.items()
     )
     inside = Markup("").join(
-        part if isinstance(part, Markup) else escape(printable(part, TITLE)) for part in content
+        part if isinstance(part, Markup) else escape(safe(part, TITLE)) for part in content
     )
     return compose("<{0}{1}>{2}</{0}>", Markup(tag), said, inside)
 
@@ -40,7 +39,7 @@ def _written(value: Value) -> str:
     if isinstance(value, Markup):
         return value
     if isinstance(value, str):
-        return printable(value, 2 * TITLE)
+        return safe(value, 2 * TITLE)
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
@@ -105,7 +104,7 @@ class Scale:
 
 def finite(values: Iterable[float | None]) -> list[float]:
     """The values that can be drawn."""
-    return [float(value) for value in values if value is not None and math.isfinite(value)]
+    return [float(value) for value in values if value is not None and abs(value) < 1e300]
 
 
 def extent(

@@ -11,8 +11,14 @@ from markupsafe import Markup, escape
 
 from graphopt.errors import printable
 
-LONG = 2000
+LONG = 600
 """Characters of a text that are written at all."""
+
+METRIC = 24
+"""Columns of the name of a metric within a sentence."""
+
+HINT = 160
+"""Characters of a line under another."""
 
 TITLE = 300
 """Characters of a name that are kept at all; longer ones lose their end even in the tooltip."""
@@ -20,9 +26,14 @@ TITLE = 300
 _MEASURE = re.compile(r"(?<=\d) (?=(?:%|B|[KMG]iB|[kMGT]|µs|ms|s|dB)(?!\w))")
 
 
+def safe(text: str, limit: int) -> str:
+    """A text without control characters, no longer than a limit; what lies beyond it costs nothing."""
+    return printable(text[: limit + 1], limit)
+
+
 def shown(text: str) -> str:
     """A text as it is written: printable, not endless, and no number parted from its unit by a line's end."""
-    return _MEASURE.sub("\u00a0", printable(text, LONG))
+    return _MEASURE.sub("\u00a0", safe(text, LONG))
 
 
 def compose(template: str, *parts: object) -> Markup:
@@ -32,8 +43,8 @@ def compose(template: str, *parts: object) -> Markup:
         template: HTML written here, with ``{}`` for each part.
         parts: from anywhere.
     """
-    safe = (part if isinstance(part, Markup) else shown(str(part)) for part in parts)
-    return Markup(template).format(*safe)
+    written = (part if isinstance(part, Markup) else shown(str(part)) for part in parts)
+    return Markup(template).format(*written)
 
 
 def columns(text: str) -> int:
@@ -51,11 +62,11 @@ def middle(text: str, width: int) -> str:
     Returns:
         The text made printable; a third of what is kept stands before the ellipsis, the rest after it.
     """
-    safe = printable(text, TITLE)
-    if columns(safe) <= width:
-        return safe
-    head = _fitting(safe, max(1, (width - 1) // 3))
-    tail = _fitting(reversed(safe), max(1, width - 1 - columns(head)))
+    whole = safe(text, TITLE)
+    if columns(whole) <= width:
+        return whole
+    head = _fitting(whole, max(1, (width - 1) // 3))
+    tail = _fitting(reversed(whole), max(1, width - 1 - columns(head)))
     return f"{head}…{tail[::-1]}"
 
 
@@ -77,9 +88,9 @@ def name(text: str, width: int = 44) -> Markup:
         text: the name.
         width: the most columns.
     """
-    if not text:
+    if not text.strip():
         return Markup('<span class="muted">(no name)</span>')
-    whole, short = printable(text, TITLE), middle(text, width)
+    whole, short = safe(text, TITLE), middle(text, width)
     title = Markup("") if short == whole else compose(' title="{}"', whole)
     return compose('<span class="name"{}>{}</span>', title, short)
 
@@ -96,8 +107,8 @@ def names(texts: list[str], most: int, width: int = 44) -> Markup:
 def hinted(text: Markup | str, hint: str) -> Markup:
     """A text with a smaller one under it."""
     if not hint:
-        return escape(text)
-    return compose('{} <span class="hint">{}</span>', text, hint)
+        return compose("{}", text)
+    return compose('{} <span class="hint">{}</span>', text, safe(hint, HINT))
 
 
 def base(path: str) -> str:

@@ -25,7 +25,7 @@ from graphopt.report.html.blocks import (
 from graphopt.report.html.figures import MetricScale, points
 from graphopt.report.html.scatter import Axis, Estimate, Kind, Point, key, scatter
 from graphopt.report.html.svg import finite
-from graphopt.report.html.text import compose, middle
+from graphopt.report.html.text import METRIC, compose, middle
 from graphopt.report.judgement import GateInfo
 from graphopt.report.models import SpreadInfo
 from graphopt.report.tree import Report
@@ -100,20 +100,24 @@ def _costs(report: Report) -> list[_Cost]:
     """The costs that are known, and by which the models differ."""
     a, b = report.input, report.output
     found = []
-    if a.weight_bytes:
+    if a.weight_bytes and len(finite([a.weight_bytes, b.weight_bytes])) == 2:
         unit = _unit(a.weight_bytes, 1.0, 1024, _BYTES)
         ends = _exactly(a.weight_bytes), _exactly(b.weight_bytes)
         found.append(_Cost("weights", *unit, size, lambda gate: gate.weight_bytes or None, *ends))
-    if a.macs and b.macs and a.macs != b.macs:
+    if a.macs and b.macs and a.macs != b.macs and len(finite([a.macs, b.macs])) == 2:
         unit = _unit(a.macs, 1.0, 1000, _COUNTS)
         ends = _exactly(a.macs), _exactly(b.macs)
         found.append(_Cost("operations", *unit, number, lambda gate: gate.macs, *ends))
     timed = report.latency
-    if timed is not None and timed.before.p50 > 0:
+    if timed is not None and timed.before.p50 > 0 and _known(timed.before, timed.after):
         unit = _unit(timed.before.p50, 1e-6, 1000, _SECONDS)
         ends = _timed(timed.before), _timed(timed.after)
         found.append(_Cost("latency", *unit, duration, lambda gate: None, *ends))
     return found
+
+
+def _known(*spreads: SpreadInfo) -> bool:
+    return all(len(finite([part.p10, part.p50, part.p90])) == 3 for part in spreads)
 
 
 def _timed(found: SpreadInfo) -> Estimate:
@@ -160,7 +164,7 @@ def _figure(
     found = _points(report, judged, cost, scale, limits)
     last = report.gate or judged[-1]
     limit = None if last.limit is None else _height(last, last.limit, scale)
-    metric = middle(scale.name, 24)
+    metric = middle(scale.name, METRIC)
     higher = scale.higher or not scale.shares
     better = "higher is better" if higher else "lower is better"
     title = f"{metric} in per cent, {better}" if scale.shares else f"change of {metric} in per cent"
@@ -185,7 +189,7 @@ def _table(heading: str, found: list[Point], cost: _Cost, scale: MetricScale) ->
     columns = (
         Column("Model"),
         Column(cost.title, "number"),
-        Column(middle(scale.name, 24), "number"),
+        Column(middle(scale.name, METRIC), "number"),
         Column("Interval", "number"),
     )
     return Details("The same as a table", [Table(heading, columns, rows)])

@@ -1,0 +1,313 @@
+"""Metrics as users write them, their own functions, and every error one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from graphopt.errors import UsageError
+from graphopt.ir.model import Model
+from graphopt.quality.metrics import KINDS, Metric, Observed, parse_metric
+from graphopt.quality.metrics.entries import LARGEST, lines
+from graphopt.quality.metrics.f1 import F1
+from graphopt.quality.metrics.kl import KL
+from graphopt.quality.metrics.sequences import CER
+from graphopt.testing import parse
+
+
+def model(*outputs: str, **metadata: str) -> Model:
+    """A model with outputs of these names and this metadata."""
+    proto = parse(
+        '<ir_version: 8, opset_import: ["" : 17]>\ng (float[N,1] x) => (float[N,1] y) { y = Sigmoid(x) }'
+    ).to_proto()
+    for name in outputs:
+        proto.graph.node.append(onnx.helper.make_node("Relu", ["x"], [name]))
+        proto.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, ["N", 1]))
+    onnx.helper.set_model_props(proto, metadata)
+    return Model.load(proto)
+
+
+def said(text: str, given: Model | None = None) -> str:
+    with pytest.raises(UsageError) as caught:
+        parse_metric(text, given or model())
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_metric_by_its_name() -> None:
+    for name in KINDS:
+        metric = parse_metric(f" {name} ", model())
+        assert (metric.name, metric.output, str(metric)) == (name, "", name)
+        bound = parse_metric(f"{name}@y", model())
+        assert (bound.name, bound.output, str(bound)) == (name, "y", f"{name}@y")
+    assert list(KINDS) == sorted(KINDS)
+
+
+def test_options() -> None:
+    kl = parse_metric("kl:axis=-2, scores=logits@y", model())
+    assert kl == KL(name="kl:axis=-2, scores=logits", output="y", axis=-2, scores="logits")
+    f1 = parse_metric("f1:average=binary,positive=0,threshold=1e-1", model())
+    assert isinstance(f1, F1)
+    assert (f1.average, f1.positive, f1.threshold, f1.known) == ("binary", 0, 0.1, {"y": 0.5})
+    cer = parse_metric("cer:blank=-1,space=3,layout=tnc,decode=greedy", model())
+    assert isinstance(cer, CER)
+    assert (cer.spelling.blank, cer.spelling.space) == (-1, 3)
+    assert (cer.spelling.layout, cer.spelling.decode) == ("tnc", "greedy")
+    assert hash(f1) == hash(parse_metric("f1:average=binary,positive=0,threshold=1e-1", model()))
+
+
+def test_lists_from_metadata_and_files(tmp_path) -> None:
+    given = model("a@b", character="'\nx\n \n\u2028", names="cat\r\ndog\r\n")
+    cer = parse_metric("cer:charset=@character,space=append@y", given)
+    assert isinstance(cer, CER)
+    assert cer.spelling.symbols == ("'", "x", " ", "\u2028", " ")
+    assert cer.output == "y"
+    assert parse_metric("cer:charset=@character", given).output == ""
+    assert parse_metric("cer:charset=@character@a@b", given).output == "a@b"
+    assert parse_metric("top1:classes=@names", given).classes == ("cat", "dog")  # type: ignore[attr-defined]
+    folder = tmp_path / "me@work"
+    folder.mkdir()
+    file = folder / "list.txt"
+    file.write_bytes("\ufeffä\nb\n".encode())
+    assert parse_metric(f"top1:classes={file}@y", given).classes == ("ä", "b")  # type: ignore[attr-defined]
+
+
+def test_lines() -> None:
+    assert lines("") == ()
+    assert lines("a") == ("a",)
+    assert lines("a\n\nb\n") == ("a", "", "b")
+    assert lines("a\n ") == ("a", " ")
+
+
+@pytest.mark.parametrize("name", ["Identity:0", "scope/a:out", "a,b", "x=1", "f:g", "m.py:f"])
+def test_outputs_of_any_name(name: str) -> None:
+    for text in ("top1", "f1:average=macro", "cosine"):
+        assert parse_metric(f"{text}@{name}", model(name)).output == name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "there is no metric ''"),
+        ("top", "there is no metric 'top'. Did you mean topk or top1?"),
+        ("Accuracy", "there is no metric 'Accuracy'. Did you mean top1"),
+        ("acuracy", "Did you mean top1 or"),
+        ("pixel-acc", "Did you mean element-accuracy"),
+        ("top5", "Did you mean topk:k=5 or"),
+        ("cosin@y", "Did you mean cosine?"),
+        ("zzz", "Metrics: agreement, cer, "),
+        ("a/b.txt", "module:function or file.py:function"),
+        ("topk:5", "cannot read the option '5' of the metric 'topk'. Write topk:option=value"),
+        ("topk:k=5,k=6", "given the option 'k' twice"),
+        ("topk:k=0", "cannot be '0'. It wants a whole number from 1"),
+        ("topk:k=x", "cannot be 'x'"),
+        ("topk:k=99999999999999999999", "cannot be"),
+        ("topk:kk=1", "has no option 'kk'. Did you mean k?"),
+        ("topk:zebra=1", "It has: classes, k"),
+        ("cosine:k=1", "has no option 'k'. It has none"),
+        ("f1:average=mean", "It wants one of macro, micro, binary"),
+        ("f1:positive=-1", "It wants the number of a class"),
+        ("top1:threshold=nan", "It wants a number"),
+        ("top1:threshold=inf", "It wants a number"),
+        ("top1@z", "the model has no output 'z'"),
+        ("top1@yy", "Did you mean y?"),
+        ("top1@", "the model has no output ''. It has: y"),
+        ("cer:charset=@nothing", "no key 'nothing'. It has: none"),
+        ("cer:charset=nowhere.txt", "there is no file 'nowhere.txt'"),
+        ("cer:charset=", "there is no file ''"),
+        ("cer:charset=.", "there is no file '.'"),
+        ("cer:charset=a\0b", "u0000b"),
+        ("cer:space=append", "space=append adds to a charset"),
+        ("cer:space=-1", "the number of a class, or append"),
+        ("top1\nx", "there is no metric 'top1\\\\u000ax'"),
+        ("nomodule_here:f", "there is no module 'nomodule_here'"),
+        ("topk:k", "An option of topk is written topk:OPTION=VALUE"),
+        ("nofile.py:f", "there is no file 'nofile.py'"),
+        ("json:lodas", "'json' has no function 'lodas'. Did you mean loads"),
+        ("math:pow,lower", "only better=lower or better=higher may follow"),
+        ("xml.nothing:f", "there is no module 'xml.nothing'"),
+    ],
+)
+def test_errors_say_what_to_do(text: str, expected: str) -> None:
+    assert expected in said(text)
+
+
+def test_lists_that_are_refused(tmp_path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xff\xfe\xfd")
+    assert "it is not UTF-8" in said(f"top1:classes={file}")
+    file.write_text("")
+    assert "holds no entries" in said(f"top1:classes={file}")
+    file.write_text("a\nb\na\n")
+    assert "has the class 'a' twice" in said(f"top1:classes={file}")
+    assert parse_metric(f"cer:charset={file}", model())
+    with file.open("wb") as handle:
+        handle.truncate(LARGEST + 1)
+    assert "larger than 16 MiB" in said(f"top1:classes={file}")
+    assert "Did you mean names?" in said("top1:classes=@name", model(names="a\nb"))
+
+
+FUNCTIONS = """
+import numpy as np
+import neighbour
+
+def score(outputs, labels):
+    return (outputs["y"][:, 0] > 0.5) == labels
+
+def size(outputs):
+    return neighbour.mean(np.abs(outputs["y"]))
+
+def gap(outputs, labels, reference):
+    assert labels is None
+    return np.abs(outputs["y"] - reference["y"]).mean(axis=1)
+
+def anything(*given):
+    return float(len(given))
+
+def with_option(outputs, labels, scale=2.0):
+    return np.full(len(labels), scale)
+
+class Scorer:
+    def __call__(self, outputs, labels):
+        return np.ones(len(labels), np.float16)
+
+scorer = Scorer()
+
+def wrong(outputs, labels):
+    return outputs["nothing"]
+
+def leaves(outputs, labels):
+    raise SystemExit(3)
+
+def multi(outputs, labels):
+    raise ValueError("two\\nlines")
+
+def nan(outputs, labels):
+    return np.log(outputs["y"][:, 0] * 0 - 1) if False else np.full(len(labels), np.nan)
+
+def text(outputs, labels): return "good"
+def nothing(outputs, labels): return None
+def ragged(outputs, labels): return [[1], [1, 2]]
+def table(outputs, labels): return np.ones((len(labels), 2))
+def short(outputs, labels): return np.ones(1)
+def none(): return 1
+def four(a, b, c, d): return 1
+number = 3
+"""
+
+
+@pytest.fixture
+def functions(tmp_path):
+    (tmp_path / "neighbour.py").write_text("def mean(x):\n    return x.mean()\n")
+    file = tmp_path / "own.py"
+    file.write_text(FUNCTIONS)
+    return file
+
+
+def batch(labels=None, y=((0.9,), (0.2,), (0.6,))) -> Observed:
+    outputs = {"y": np.array(y, np.float32)}
+    labels = None if labels is None else np.array(labels)
+    return Observed(outputs, {"y": outputs["y"] - 0.125}, labels, len(outputs["y"]))
+
+
+def own(file, name: str, rest: str = "") -> Metric:
+    return parse_metric(f"{file}:{name}{rest}", model())
+
+
+def test_functions_of_the_users(functions) -> None:
+    metric = own(functions, "score")
+    rows = metric.rows(batch([1, 1, 1]))
+    assert (metric.needs_labels, metric.higher_is_better, metric.binary) == (True, True, False)
+    assert metric.values(rows, np.array([[1, 1, 1], [2, 1, 0]])).tolist() == pytest.approx(
+        [2 / 3] * 2
+    )
+    assert metric.name.endswith("own.py:score") and metric.output == ""
+    for rest, higher in ((",better=lower", False), (",better=higher", True), ("", True)):
+        assert own(functions, "gap", rest).higher_is_better is higher
+        assert own(functions, "score", rest).higher_is_better is higher
+    gap = own(functions, "gap", ",better=lower")
+    assert not gap.needs_labels
+    assert gap.value(gap.rows(batch())) == pytest.approx(0.125)
+    assert gap.drop(np.array([0.1]), np.array([0.3]))[0] == pytest.approx(0.2)
+
+
+def test_the_number_of_arguments_and_of_results(functions) -> None:
+    size = own(functions, "size")
+    assert not size.needs_labels
+    assert size.rows(batch())[:, 0].tolist() == pytest.approx([1.7 / 3])
+    assert own(functions, "anything").value(own(functions, "anything").rows(batch())) == 3
+    assert own(functions, "with_option").rows(batch([1, 1, 1]))[:, 0].tolist() == [2, 2, 2]
+    assert own(functions, "scorer").rows(batch([1, 1, 1]))[:, 0].tolist() == [1, 1, 1]
+    assert "takes 0 positional arguments" in said(f"{functions}:none")
+    assert "(outputs, labels, reference)" in said(f"{functions}:four")
+    assert "no function 'number'" in said(f"{functions}:number")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("wrong", "own.py:wrong failed with KeyError: 'nothing' (line 28 of own.py)"),
+        ("leaves", "failed with SystemExit: 3 (line"),
+        ("multi", "failed with ValueError: two\\u000alines (line"),
+        ("nan", "returned nan for outputs that are finite"),
+        ("text", "returned a str that is not an array of numbers"),
+        ("nothing", "returned a NoneType"),
+        ("ragged", "returned a list"),
+        ("table", "returned an array of shape (3, 2) for 3 samples"),
+        ("short", "returned an array of shape (1,) for 3 samples"),
+    ],
+)
+def test_functions_that_fail(functions, name: str, expected: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        own(functions, name).rows(batch([1, 1, 1]))
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_documentation(tmp_path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z0-9-]+)` \|.* \| (?:higher|lower) \|", text, re.M)) == set(
+        KINDS
+    )
+    file = tmp_path / "quality.py"
+    file.write_text(re.findall(r"```python\n(.*?)```", text, re.S)[0])
+    half = own(file, "within_half")
+    assert half.rows(batch([1, 1, 1]))[:, 0].tolist() == [1, 0, 1]
+    distance = own(file, "distance", ",better=lower")
+    assert distance.rows(batch())[:, 0].tolist() == pytest.approx([0.125] * 3)
+
+
+def test_labels_that_are_missing(functions) -> None:
+    with pytest.raises(UsageError, match="the data has none"):
+        own(functions, "score").rows(batch())
+
+
+def test_outputs_that_are_not_finite_have_the_worst_value(functions) -> None:
+    for rest, worst in (("", -np.inf), (",better=lower", np.inf)):
+        metric = own(functions, "gap", rest)
+        rows = metric.rows(batch(y=((np.nan,), (0.2,))))
+        assert metric.values(rows, np.array([[1, 1], [0, 1]])).tolist() == [
+            worst,
+            pytest.approx(0.125),
+        ]
+        with np.errstate(invalid="raise"):
+            assert np.isnan(metric.drop(np.array([worst]), np.array([worst])))[0]
+
+
+def test_files_that_cannot_be_loaded(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "bad.py"
+    for text, expected in (
+        ("def f(:\n", "failed with SyntaxError"),
+        ("x = 1 / 0\n", "ZeroDivisionError: division by zero (line 1 of bad.py)"),
+        ("import nothing_at_all\n", "ModuleNotFoundError: No module named 'nothing_at_all'"),
+        ("import sys\nsys.exit()\n", "failed with SystemExit (line 2 of bad.py)"),
+    ):
+        file.write_text(text)
+        assert expected in said(f"{file}:f")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics_here.py").write_text("def f(outputs):\n    return 2.0\n")
+    metric = parse_metric("metrics_here:f", model())
+    assert metric.value(metric.rows(batch())) == 2
