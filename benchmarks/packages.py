@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One model inside a wheel: its path there, its SHA-256 and its name in the benchmark."""
+    """A model inside a wheel, or what comes with it: its path there, its SHA-256 and its name here."""
 
     path: str
     sha256: str
@@ -24,7 +24,12 @@ class Package:
     name: str
     version: str
     licence: str
-    models: tuple[ModelFile, ...]
+    files: tuple[ModelFile, ...]
+
+    @property
+    def models(self) -> list[ModelFile]:
+        """The files that are models."""
+        return [file for file in self.files if file.path.endswith(".onnx")]
 
     @property
     def label(self) -> str:
@@ -101,6 +106,16 @@ PACKAGES = (
                 "magika/models/standard_v3_3/model.onnx",
                 "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
                 "magika_standard_v3_3",
+            ),
+            ModelFile(
+                "magika/models/standard_v3_3/config.min.json",
+                "ae24c742205358f6ff6dfd5facb6743fb69743dbba8373e73da58ff0cbd695db",
+                "magika_config",
+            ),
+            ModelFile(
+                "magika/config/content_types_kb.min.json",
+                "75208adba69bc0556403b62b32ef3ccf8b5ce494411780845852e52e6583a10d",
+                "magika_types",
             ),
         ),
     ),

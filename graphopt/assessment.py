@@ -112,16 +112,17 @@ class Assessment:
             raise UsageError("the data holds no samples to evaluate with", "Give more of it")
         batch, self._outputs = example(original, native, dataset, **how.judging)
         self.chosen = ""
+        self._size = batch.size
         if metric is None:
             samples = dataset.count("evaluation")
             self.metric, self.chosen = choose_metric(
-                original, samples, batch.labels, self._outputs, budget.max_drop
+                original, samples, batch.labels, self._outputs, budget.max_drop, batch.size
             )
         else:
             self.metric = parse_metric(metric, original) if isinstance(metric, str) else metric
         if self.metric.needs_labels and batch.labels is None:
             raise UsageError(
-                f"the metric {self.metric.name} needs labels", "Name them with --labels KEY"
+                f"the metric {self.metric} needs labels", "Name them with --labels KEY"
             )
         self._open: list[Evaluation] = []
         self._evaluation = self._evaluate(original, [self.metric])
@@ -134,7 +135,7 @@ class Assessment:
 
     def _blamer(self, base: Model) -> Callable[[Model], float]:
         """What measures how far a model's outputs are from those of a base, as a share of their power."""
-        metric = parse_metric("sqnr", base)
+        metric = self.distance
         part = "calibration" if self.dataset.count("calibration") else "evaluation"
         evaluation = self._evaluate(base, [metric], part=part, most=BLAMED_SAMPLES)
         before = np.array([metric.value(evaluation.before()[0])])
@@ -145,6 +146,12 @@ class Assessment:
 
         return distance
 
+    @property
+    def distance(self) -> Metric:
+        """The measure of how far outputs are from others: of noise, or of unequal elements without floats."""
+        floats = any(array.dtype.kind in "fV" for array in self._outputs.values())
+        return parse_metric("sqnr" if floats else "equal", self.original)
+
     def final(self, result: Model) -> GateVerdict:
         """The verdict on a result that is not under trial, at the confidence asked for."""
         self.listener(Progress("evaluating the result"))
@@ -154,7 +161,7 @@ class Assessment:
     def measures(self, result: Model) -> list[MeasureInfo]:
         """The metric and measures of fidelity of every output, for the original and a result."""
         self.listener(Progress("measuring the result"))
-        metrics = [self.metric, *fidelity_metrics(self._outputs)]
+        metrics = [self.metric, *fidelity_metrics(self._outputs, self._size)]
         found: list[MeasureInfo] = []
         evaluation = self._evaluate(self.original, metrics)
         befores = evaluation.before()
@@ -180,7 +187,7 @@ class Assessment:
     def budget_info(self) -> BudgetInfo:
         """What could be lost, as the report holds it."""
         return BudgetInfo(
-            self.metric.name,
+            str(self.metric),
             self.chosen,
             self.budget.max_drop,
             self.budget.floor,

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from graphopt.errors import ModelError, NativeError
@@ -19,7 +15,7 @@ from graphopt.report.models import LatencyInfo, NodeTime, RatioInfo, SpreadInfo
 from graphopt.runtime.native import Native
 from graphopt.runtime.profiling import NodeSeconds
 from graphopt.runtime.providers import Provider, require
-from graphopt.runtime.timing import Timings, time_models
+from graphopt.runtime.timing import Timings, time_models, written
 
 Claim = Literal["faster", "slower", "no difference beyond noise"]
 
@@ -111,14 +107,13 @@ def bench(
     models = {"first": first, "control": first}
     if second is not None:
         models["second"] = second
-    with ExitStack() as stack:
-        native = stack.enter_context(Native(chosen.address_space(memory_bytes), REQUEST_SECONDS))
+    with Native(chosen.address_space(memory_bytes), REQUEST_SECONDS) as native:
         require(native, chosen)
         given = _found_feeds(first, native) if feeds is None else feeds
         try:
             timings = time_models(
                 native,
-                _written(models, stack),
+                models,
                 given,
                 rounds=rounds,
                 seconds=seconds,
@@ -205,22 +200,25 @@ def measure_latency(
         memory_bytes=memory_bytes,
         provider=str(provider),
     )
-    assert timed.second is not None
-    assert timed.ratio is not None
-    assert timed.claim is not None
-    chosen = Provider.parse(timed.provider)
+    assert timed.second is not None and timed.ratio is not None and timed.claim is not None
     nodes_before, nodes_after = (
-        profile_nodes(model, feeds, provider=chosen, threads=threads, memory_bytes=memory_bytes)
+        profile_nodes(
+            model,
+            feeds,
+            provider=Provider.parse(timed.provider),
+            threads=threads,
+            memory_bytes=memory_bytes,
+        )
         for model in (before, after)
     )
     return LatencyInfo(
         provider=timed.provider,
         threads=threads,
         rounds=timed.rounds,
-        before=SpreadInfo(timed.first.p50, timed.first.p10, timed.first.p90),
-        after=SpreadInfo(timed.second.p50, timed.second.p10, timed.second.p90),
-        ratio=RatioInfo(timed.ratio.median, timed.ratio.low, timed.ratio.high),
-        control=RatioInfo(timed.control.median, timed.control.low, timed.control.high),
+        before=SpreadInfo(**asdict(timed.first)),
+        after=SpreadInfo(**asdict(timed.second)),
+        ratio=RatioInfo(**asdict(timed.ratio)),
+        control=RatioInfo(**asdict(timed.control)),
         claim=timed.claim,
         shapes=timed.shapes,
         operators_before=by_operator(nodes_before),
@@ -253,12 +251,11 @@ def profile_nodes(
     """
     nodes = max(count_nodes(model.scopes()), 1)
     runs = max(min(PROFILE_RUNS, PROFILE_EVENTS // nodes), 1)
-    with ExitStack() as stack:
-        native = stack.enter_context(Native(provider.address_space(memory_bytes), REQUEST_SECONDS))
-        path = _written({"model": model}, stack)["model"]
+    limit = provider.address_space(memory_bytes)
+    with Native(limit, REQUEST_SECONDS) as native, written({"model": model}) as paths:
         try:
             found: list[NodeSeconds] = native.call(
-                "profile", path, feeds, runs, PROFILE_SECONDS, threads, str(provider)
+                "profile", paths["model"], feeds, runs, PROFILE_SECONDS, threads, str(provider)
             )
         except NativeError as error:
             raise ModelError(f"the model cannot be profiled: {error.what}") from None
@@ -293,15 +290,3 @@ def _found_feeds(model: Model, native: Native) -> Feeds:
             f"the model cannot be timed: {judge.why or 'ONNX Runtime does not run it'}"
         )
     return judge.feeds[0]
-
-
-def _written(models: Mapping[str, Model], stack: ExitStack) -> dict[str, str]:
-    """The path of each model, each written once to a folder that goes away with the stack."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="graphopt-")))
-    written: dict[int, str] = {}
-    for model in models.values():
-        if id(model) not in written:
-            path = folder / f"{len(written)}.onnx"
-            model.save(path)
-            written[id(model)] = str(path)
-    return {key: written[id(model)] for key, model in models.items()}

@@ -34,7 +34,7 @@ from graphopt.optimizer import optimize
 from graphopt.outcome import Listener, Progress
 from graphopt.quality.evaluation import Evaluation
 from graphopt.quality.gate import Budget, verdict
-from graphopt.quality.metrics import Metric, parse_metric
+from graphopt.quality.metrics import Metric
 from graphopt.report import SensitivityInfo, SensitivityReport
 from graphopt.request import running_native
 from graphopt.runtime.cache import Cache, model_hash
@@ -121,7 +121,7 @@ def sensitivity(
     folded = optimize(model, running=how, listener=listener).model
     with running_native(how, model.weight_bytes()) as native:
         assessment = Assessment(folded, native, dataset, metric, Budget(), how, listener)
-        metrics = [assessment.metric, parse_metric("sqnr", folded)]
+        metrics = [assessment.metric, assessment.distance]
         with Evaluation(
             folded, native, dataset, metrics, most=samples, **how.judging
         ) as evaluation:
@@ -131,7 +131,7 @@ def sensitivity(
                 SCHEMA,
                 model_hash(folded),
                 dataset.digest,
-                metrics[0].name,
+                str(metrics[0]),
                 samples,
                 *map(str, how.judging.values()),
             )
@@ -146,7 +146,7 @@ def sensitivity(
         model=str(model.path or ""),
         sha256=describe(model).sha256,
         data=data_info(dataset),
-        metric=metrics[0].name,
+        metric=str(metrics[0]),
         chosen=assessment.chosen,
         before=before,
         samples=evaluation.samples,
@@ -275,7 +275,7 @@ class _Study:
             drop=_bounded(drop.value),
             low=_bounded(drop.low),
             high=_bounded(drop.high),
-            sqnr_db=finite(noise),
+            sqnr_db=finite(noise) if self.metrics[1].unit == "dB" else None,
             parameters=layer.parameters,
         )
 

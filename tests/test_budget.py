@@ -47,7 +47,7 @@ def test_weights_in_few_bits_pass_and_the_report_tells_what_a_user_can_check(tmp
     assert report.gate is not None
     assert report.gate.verdict == "pass"
     assert report.budget is not None
-    assert report.budget.metric == "top1"
+    assert report.budget.metric == "top1@logits"
     assert "labels" in report.budget.chosen
     assert report.simplification is not None
     assert report.simplification < 0.4
@@ -203,7 +203,9 @@ def test_the_html_report_with_everything_in_it(tmp_path) -> None:
     assert layer.weight_bytes_after is not None
     assert layer.weight_bytes_after < layer.weight_bytes
     assert sum(layer.after.counts) == sum(layer.before.counts) == layer.parameters
-    assert all(entry.sqnr_db is not None and entry.sqnr_db > 20 for entry in report.layers)
+    ratios = [entry.sqnr_db for entry in report.layers if entry.sqnr_db is not None]
+    assert len(ratios) >= 10  # the first layer is too small to be stored in fewer bytes
+    assert min(ratios) > 30
     assert "quantize-weights" in page.read_text()
     again = tmp_path / "again.html"
     assert cli.run(["report", str(tmp_path / "report.json"), "-o", str(again), "-q"]) == 0

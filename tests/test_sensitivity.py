@@ -34,7 +34,7 @@ def test_one_layer_at_a_time() -> None:
     )
     assert model.to_bytes() == before
     assert found.samples == 128
-    assert found.metric == "top1"
+    assert found.metric == "top1@logits"
     layers = list(dict.fromkeys(row.layer for row in found.rows))
     assert len(layers) == 11
     assert len(found.rows) == 33

@@ -165,7 +165,7 @@ class Gate:
             why = f"the candidate does not run: {error.what}"
             limit = _limit(self.budget, self.metric, before)
             return GateVerdict(
-                self.metric.name,
+                str(self.metric),
                 "fail",
                 value,
                 math.nan,
@@ -211,7 +211,7 @@ def verdict(
     if kind == "unsure" and limit is not None:
         more = samples_to_decide(interval, samples, limit)
     return GateVerdict(
-        metric.name,
+        str(metric),
         kind,
         metric.value(before),
         metric.value(after),

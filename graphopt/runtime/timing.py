@@ -7,10 +7,15 @@ several blocks, each in a process of its own and in another order; within a bloc
 from __future__ import annotations
 
 import itertools
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from graphopt.errors import OutputError
+from graphopt.ir.model import Model
 from graphopt.runtime.native import Native
 from graphopt.runtime.providers import Provider
 from graphopt.runtime.tasks import Feeds
@@ -47,7 +52,7 @@ class Timings:
 
 def time_models(
     native: Native,
-    models: Mapping[str, bytes | str],
+    models: Mapping[str, Model],
     feeds: Feeds,
     *,
     rounds: int,
@@ -60,7 +65,7 @@ def time_models(
 
     Args:
         native: ends its process before each block; what else was open in it is gone.
-        models: bytes or path of each model, by key.
+        models: by key; one that stands there twice gets two sessions.
         feeds: what all of them run on.
         rounds: rounds in all blocks together, at most.
         seconds: stop beginning rounds after this long, but never before there are a few.
@@ -74,27 +79,45 @@ def time_models(
     """
     count = max(FEWEST_BLOCKS, min(BLOCKS, rounds // ROUNDS_OF_BLOCK))
     orders = list(itertools.permutations(models))
-    until = time.monotonic() + seconds
     found: dict[str, list[list[float]]] = {key: [] for key in models}
-    for block in range(count):
-        left = max(until - time.monotonic(), 0.0)
-        if block >= FEWEST_BLOCKS and not left:
-            break
-        native.close()
-        for key in orders[block % len(orders)]:
-            native.call("open", key, models[key], "ort", optimize, threads, str(provider))
-        share = left / (count - block)
-        wanted = max((rounds + block) // count, 1)
-        timings = native.call(
-            "time",
-            list(models),
-            feeds,
-            wanted,
-            share,
-            block,
-            seconds=share + REQUEST_SECONDS,
-        )
-        for key, times in zip(models, timings, strict=True):
-            found[key].append(times)
+    with written(models) as paths:
+        until = time.monotonic() + seconds
+        for block in range(count):
+            left = max(until - time.monotonic(), 0.0)
+            if block >= FEWEST_BLOCKS and not left:
+                break
+            native.close()
+            for key in orders[block % len(orders)]:
+                native.call("open", key, paths[key], "ort", optimize, threads, str(provider))
+            wanted, share = max((rounds + block) // count, 1), left / (count - block)
+            allowed = share + REQUEST_SECONDS
+            timings = native.call(
+                "time", list(models), feeds, wanted, share, block, seconds=allowed
+            )
+            for key, times in zip(models, timings, strict=True):
+                found[key].append(times)
     native.close()
     return Timings(found, sum(map(len, next(iter(found.values())))))
+
+
+@contextmanager
+def written(models: Mapping[str, Model]) -> Iterator[dict[str, str]]:
+    """The paths of models, each written once, to a folder that goes away afterwards.
+
+    Raises:
+        OutputError: there is no room for them.
+    """
+    paths: dict[int, str] = {}
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="graphopt-")
+    except OSError as error:
+        raise OutputError(
+            f"there is no place for temporary files: {error.strerror}", "Set TMPDIR to a folder"
+        ) from None
+    with folder as name:
+        for model in models.values():
+            if id(model) not in paths:
+                path = Path(name) / f"{len(paths)}.onnx"
+                model.save(path)
+                paths[id(model)] = str(path)
+        yield {key: paths[id(model)] for key, model in models.items()}

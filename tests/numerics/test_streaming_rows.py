@@ -363,7 +363,7 @@ def test_least_squares_from_moments_is_least_squares() -> None:
     bias = found.mean - found.gram.mean @ weights
     x = all_rows(rows, np.concatenate(arrays))
     y = np.moveaxis(np.concatenate(targets), 1, -1).reshape(-1, 5)
-    exact, *_ = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), y)
+    exact, *_ = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), y, rcond=None)
     np.testing.assert_allclose(np.vstack([weights, bias]), exact, rtol=1e-8, atol=1e-9)
     left = found.variance - np.diag(
         2 * weights.T @ found.covariance() - weights.T @ found.gram.covariance() @ weights

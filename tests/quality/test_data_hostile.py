@@ -12,7 +12,11 @@ import zipfile
 import numpy as np
 import pytest
 from data_models import model_of, opened, refusal, samples, simple
+from onnx import numpy_helper
+from PIL import Image
 from safetensors.numpy import save
+
+from graphopt.errors import GraphoptError
 
 X = samples(40)
 
@@ -256,6 +260,37 @@ def test_a_file_that_changes_while_it_is_used(tmp_path) -> None:
     path.unlink()
     with pytest.raises(Exception, match="no such file"):
         list(dataset.batches("evaluation"))
+
+
+@pytest.mark.parametrize("suffix", ["npz", "packed.npz", "safetensors", "npy", "pb", "png"])
+def test_changed_bytes_end_in_samples_or_in_one_line(suffix, tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    path, given, model = tmp_path / f"d.{suffix}", tmp_path / f"d.{suffix}", simple()
+    if suffix == "pb":
+        (tmp_path / "test_data_set_0").mkdir()
+        path, given = tmp_path / "test_data_set_0" / "input_0.pb", tmp_path
+        path.write_bytes(numpy_helper.from_array(X).SerializeToString())
+    elif suffix == "png":
+        given, model = tmp_path, model_of("float[N,3,8,8] x")
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    elif suffix == "npy":
+        np.save(path, X)
+    elif suffix == "safetensors":
+        path.write_bytes(save({"x": X}))
+    else:
+        (np.savez if suffix == "npz" else np.savez_compressed)(path, x=X)
+    whole = path.read_bytes()
+    for _ in range(60):
+        content = bytearray(whole)
+        for at in rng.integers(0, len(content), 3):
+            content[at] ^= int(rng.integers(1, 256))
+        path.write_bytes(
+            content[: int(rng.integers(len(content)))] if rng.random() < 0.3 else content
+        )
+        try:
+            assert opened(given, model, calibrates=False).samples
+        except GraphoptError as error:
+            assert "\n" not in str(error)
 
 
 def test_names_with_control_characters_are_shown_escaped() -> None:

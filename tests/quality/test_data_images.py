@@ -9,10 +9,9 @@ import pytest
 from data_models import labels_of, model_of, opened, refusal, rows_of
 from PIL import Image
 
-from graphopt.quality.data import ImageOptions
+from graphopt.quality.data import DataOptions, ImageOptions, open_dataset
 
 NCHW = "float[N,3,4,6] x"
-EXACT = ImageOptions()
 
 
 def image(path, height=4, width=6, mode="RGB", seed=0):
@@ -98,13 +97,14 @@ def test_stretch_crop_and_pad(tmp_path) -> None:
 def test_formats_and_modes(tmp_path) -> None:
     for suffix in ("png", "bmp", "gif", "tiff", "webp", "ppm", "jpg", "JPEG"):
         image(tmp_path / f"a.{suffix}")
+    (tmp_path / "misnamed.jpg").write_bytes((tmp_path / "a.png").read_bytes())
     Image.new("P", (6, 4)).save(tmp_path / "palette.png", transparency=b"\0" * 9)
     Image.new("CMYK", (6, 4)).save(tmp_path / "cmyk.jpg")
     image(tmp_path / "alpha.png", mode="RGBA")
     image(tmp_path / "grey.png", mode="L")
     (tmp_path / ".hidden.png").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("x")
-    assert prepared(tmp_path).shape == (12, 3, 4, 6)
+    assert prepared(tmp_path).shape == (13, 3, 4, 6)
 
 
 def test_labels_from_sub_folders(tmp_path) -> None:
@@ -207,6 +207,25 @@ def test_images_feed_one_input(tmp_path) -> None:
     image(tmp_path / "a.png")
     said = refusal(tmp_path, model_of(NCHW + ",  float s"))
     assert "is a folder of images, and the model takes 2 inputs: x, s" in said
+
+
+def test_a_preprocessing_without_images_is_refused() -> None:
+    arrays = {"x": np.zeros((4, 3, 4, 6), np.float32)}
+    said = refusal(arrays, model_of(NCHW), image=ImageOptions(size=(4, 6)))
+    assert "holds no images" in said
+
+
+def test_images_that_calibrate_beside_arrays_that_judge(tmp_path) -> None:
+    for name in ("cat/1.png", "dog/1.png"):
+        image(tmp_path / name)
+    options = DataOptions(
+        calibration=tmp_path,
+        evaluation={"x": np.ones((5, 3, 4, 6), np.float32)},
+        image=ImageOptions(),
+    )
+    dataset = open_dataset(options, model_of(NCHW))
+    assert (dataset.count("calibration"), dataset.count("evaluation")) == (2, 5)
+    assert dataset.labels == ""
 
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch) -> None:

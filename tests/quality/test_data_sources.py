@@ -9,7 +9,7 @@ from data_models import labels_of, model_of, opened, refusal, rows_of, samples, 
 from onnx import numpy_helper
 from safetensors.numpy import save_file
 
-from graphopt.quality.data import DataOptions, first_feeds, load_feeds, open_dataset
+from graphopt.quality.data import DataOptions, first_feeds, open_dataset
 
 X = samples(30)
 Y = np.arange(30) % 7
@@ -271,18 +271,6 @@ def test_first_feeds_are_small_batches_of_the_evaluation_part() -> None:
     )
     fixed = opened({"x": X}, model_of("float[6,3] x"), calibrates=False)
     assert [len(each["x"]) for each in first_feeds(fixed)] == [6, 6, 6, 6]
-
-
-def test_load_feeds(tmp_path) -> None:
-    np.savez(tmp_path / "d.npz", x=X)
-    feeds = load_feeds(tmp_path / "d.npz", simple())
-    np.testing.assert_array_equal(np.concatenate([each["x"] for each in feeds]), X[:16])
-    given = [{"x": X}]
-    assert load_feeds(given, simple())[0] is given[0]
-    with pytest.raises(Exception, match=r"no array for the input 'x'\. It has: z"):
-        load_feeds([{"z": X}], simple())
-    with pytest.raises(Exception, match=r"no array for the input 'x'\. It has: none"):
-        load_feeds([X], simple())  # type: ignore[list-item]
 
 
 def test_bfloat16_and_narrow_floats_come_from_safetensors(tmp_path) -> None:

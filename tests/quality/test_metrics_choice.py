@@ -169,6 +169,10 @@ def test_without_labels() -> None:
     assert chosen(None, y=RNG.random(SIZE), z=logits()) == "sqnr"
     assert chosen(None, y=np.array(0.5)) == "sqnr@y"
     assert chosen(None, ids=LABELS) == "equal"
+    boxes = {"boxes": RNG.random((9, 4))}
+    metric, _ = choose_metric(model("boxes"), 10_000, None, boxes, 0.01, size=2)
+    assert str(metric) == "cosine@boxes"
+    assert chosen(RNG.random((SIZE, 2)), y=np.full((SIZE, 2), 1e200)) == "mse@y"
     for outputs in ({}, {"words": np.array(["a"], object)}):
         with pytest.raises(UsageError, match="no output can be compared"):
             chosen(None, **outputs)
@@ -211,4 +215,6 @@ def test_measures_worth_a_report() -> None:
     assert found["steps"] == ["cosine", "sqnr", "worst", "kl"]
     assert found["one"] == found["scalar"] == ["sqnr", "worst"]
     assert found["ids"] == ["equal"]
+    of_boxes = [m.name for m in fidelity_metrics({"boxes": np.ones((9, 4))}, size=2)]
+    assert of_boxes == ["cosine", "sqnr", "worst"]
     assert set(found) == {"y", "p", "q", "steps", "one", "scalar", "ids"}

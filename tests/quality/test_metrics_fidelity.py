@@ -213,6 +213,10 @@ def test_outputs_that_are_not_of_the_batch_make_one_row() -> None:
         assert len(metric.rows(seen(batch, other, 4))) == 1
     assert value(SQNR(), batch, other, 4) == pytest.approx(20)
     assert len(Cosine(output="y").rows(seen(batch, other, 4))) == 4
+    rows = np.eye(3)[[0, 1, 2]]
+    assert Agreement().rows(seen(rows, rows, 1)).tolist() == [[1]]
+    assert Agreement().rows(seen(rows, np.eye(3)[[0, 1, 1]], 1)).tolist() == [[0]]
+    assert Agreement().rows(seen(rows[0], rows[0] + 1, 1)).tolist() == [[1]]
     found = {"boxes": np.ones((9, 4))}
     assert len(Cosine().rows(seen(found, found, 2))) == 1
     assert len(Cosine().rows(seen(found, found, 1))) == 1
@@ -224,6 +228,7 @@ def test_other_shapes_are_the_worst() -> None:
     for kind, least in worst.items():
         assert value(kind(), a, b) == least
     assert value(KL(), a, b) == pytest.approx(WORST_KL)
+    assert value(Cosine(), a, a.astype(str)) == -1
     detections = {"y": np.ones((3, 4))}, {"y": np.ones((2, 4))}
     assert Cosine().rows(seen(*detections, 8)).tolist() == [[-1]]
 

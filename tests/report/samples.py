@@ -240,62 +240,23 @@ def _lossy_steps() -> list[StepReport]:
     ]  # fmt: skip
 
 
+CANDIDATES: list[Any] = [
+    ("prune-channels", "at full strength", 0.031, 0.006, 310_000, 18_000_000),
+    ("prune-channels", "at half strength", 0.0085, 0.0035, 480_000, 24_000_000),
+    ("prune-channels", "at a quarter of its strength", 0.003, 0.003, 560_000, 28_000_000),
+    ("cluster-weights", "at full strength", 0.0125, 0.0045, 175_000, 28_000_000),
+    ("cluster-weights", "without 3 of 17 places", 0.0045, 0.004, 190_000, 28_000_000),
+    ("quantize-weights", "at full strength", 0.006, 0.0036, 171_000, 28_000_000),
+]
+
+
 def full() -> Report:
     """Everything there is."""
     rng = random.Random(7)
     found = layers(22, rng)
     before, after = graphs(8)
-    gates = [
-        gate(
-            "prune-channels",
-            "at full strength",
-            0.031,
-            0.006,
-            weight_bytes=310_000,
-            macs=18_000_000,
-        ),
-        gate(
-            "prune-channels",
-            "at half strength",
-            0.0085,
-            0.0035,
-            weight_bytes=480_000,
-            macs=24_000_000,
-        ),
-        gate(
-            "prune-channels",
-            "at a quarter of its strength",
-            0.003,
-            0.003,
-            weight_bytes=560_000,
-            macs=28_000_000,
-        ),
-        gate(
-            "cluster-weights",
-            "at full strength",
-            0.0125,
-            0.0045,
-            weight_bytes=175_000,
-            macs=28_000_000,
-        ),
-        gate(
-            "cluster-weights",
-            "without 3 of 17 places",
-            0.0045,
-            0.004,
-            weight_bytes=190_000,
-            macs=28_000_000,
-        ),
-        gate(
-            "quantize-weights",
-            "at full strength",
-            0.006,
-            0.0036,
-            weight_bytes=171_000,
-            macs=28_000_000,
-        ),
-    ]
-    gates[5] = dataclasses.replace(gates[5], accepted=True)
+    gates = [gate(*tried, weight_bytes=size, macs=macs) for *tried, size, macs in CANDIDATES]
+    gates[-1] = dataclasses.replace(gates[-1], accepted=True)
     steps = [*minimal().steps, *_lossy_steps()]
     return dataclasses.replace(
         minimal(),

@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(self.texts)
+        return re.sub(r"\s+", " ", " ".join(self.texts))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_every_section_is_there_when_its_data_is(pages: dict[str, str]) -> None:
 
 
 def test_what_a_reader_looks_for_is_said_in_words(pages: dict[str, str]) -> None:
-    text = Page(pages["full"]).text.replace("\u00a0", " ")
+    text = Page(pages["full"]).text
     for said in (
         "Within the budget", "my model.onnx", "lose at most 1.00 %", "97.80 %", "0.24 % to 0.96 %",
         "simplified size / original size", "1,200 more samples would tell", "3 of 17 places left out",
@@ -144,6 +144,23 @@ def test_what_a_reader_looks_for_is_said_in_words(pages: dict[str, str]) -> None
     assert "Over the budget" in Page(pages["failing"]).text
     assert "exit code 3" in Page(pages["failing"]).text
     assert "Outputs equal" in Page(pages["minimal"]).text
+
+
+def test_the_verdict_at_the_top_is_the_strongest_that_holds() -> None:
+    report = samples.minimal()
+    passed, lost = (samples.gate("", "", drop, 0.001) for drop in (0.0, 0.1))
+    for gate, verdict, said in (
+        (None, "equal", "Outputs equal"),
+        (passed, "equal", "Outputs equal"),
+        (passed, "different", "Within the budget"),
+        (lost, "equal", "Over the budget"),
+        (samples.gate("", "", 0.01, 0.005), "different", "Too few samples to tell"),
+        (None, "different", "Outputs differ"),
+        (None, "unproven", "Equality not proven"),
+    ):
+        judged = dataclasses.replace(report.verdict, verdict=verdict, why="odd")  # type: ignore[arg-type]
+        html = render_html(dataclasses.replace(report, gate=gate, verdict=judged))
+        assert re.findall(r"<p><strong>(.*?)</strong>", html)[0] == said
 
 
 def test_every_name_of_a_hostile_model_stays_text(pages: dict[str, str]) -> None:

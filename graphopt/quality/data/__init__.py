@@ -1,7 +1,7 @@
 """Data: files, folders and functions, read as a stream of samples."""
 
 from graphopt.quality.data.dataset import Batch, Dataset, Part
-from graphopt.quality.data.feeds import first_feeds, load_feeds
+from graphopt.quality.data.feeds import first_feeds
 from graphopt.quality.data.image_options import ImageOptions
 from graphopt.quality.data.opening import open_dataset
 from graphopt.quality.data.options import DataOptions, DataSource, parse_share
@@ -16,7 +16,6 @@ __all__ = [
     "ImageOptions",
     "Part",
     "first_feeds",
-    "load_feeds",
     "open_dataset",
     "parse_share",
 ]

@@ -53,8 +53,8 @@ def folder_source(path: Path, needs: Needs) -> Source:
             return tensor_set_source(shown, sets, needs)
         files = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
     kinds = {p.suffix.lower() for p in files} & {*ARRAY_FILES, ".npy", *SUFFIXES}
-    arrays = sorted(kinds - SUFFIXES.keys())
-    if len(arrays) > 1 or (arrays and kinds & SUFFIXES.keys()):
+    arrays = sorted(kinds - SUFFIXES)
+    if len(arrays) > 1 or (arrays and kinds & SUFFIXES):
         raise UsageError(
             f"{shown} holds several kinds of data: {', '.join(sorted(kinds))}",
             "Keep one kind in a folder",

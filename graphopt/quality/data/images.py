@@ -18,19 +18,10 @@ from graphopt.quality.data.pixels import Preparation, preparation
 from graphopt.quality.data.reading import reading, show
 from graphopt.quality.data.source import About, Needs, Piece, Source
 
-SUFFIXES = {
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".jpeg": "JPEG",
-    ".jpg": "JPEG",
-    ".pgm": "PPM",
-    ".png": "PNG",
-    ".ppm": "PPM",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-}
-"""File names that are taken for images, and the format by which Pillow reads them."""
+SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""Ends of file names that are taken for images."""
 
 FOLDERS = "folder"
 """What labels from sub-folders are called."""
@@ -58,7 +49,7 @@ class Images(Source):
         """One piece for each image."""
         for number, name in enumerate(self.names):
             path = self.folder / name
-            array = self.prepare.read(path, SUFFIXES[path.suffix.lower()])
+            array = self.prepare.read(path)
             labels = None if self.labels is None else self.labels[number : number + 1]
             yield Piece({self.input: array[None]}, labels, show(path))
 
@@ -83,7 +74,7 @@ def image_source(folder: Path, needs: Needs) -> Images:
         table = csv_labels(Path(needs.labels), names)
         left = len(names) - len(table.names)
         note = f"{left} of {len(names)} images of {shown} have no label and are left out"
-        about = About(shown, needs.labels, notes=(note,) if left else ())
+        about = About(shown, needs.labels, notes=(note,) if left else (), images=True)
         return Images(about, folder, table.names, table.labels, spec.name, prepare)
     classes = _classes(names)
     if needs.labels not in (None, FOLDERS) or (needs.labels == FOLDERS and not classes):
@@ -92,10 +83,10 @@ def image_source(folder: Path, needs: Needs) -> Images:
             "Name a .csv file of file,label or a .npy file, or sort the images into sub-folders",
         )
     if not classes or not needs.evaluates:
-        return Images(About(shown), folder, names, None, spec.name, prepare)
+        return Images(About(shown, images=True), folder, names, None, spec.name, prepare)
     labels = np.array([classes[name.split("/", 1)[0]] for name in names], np.int64)
     note = f"labels are the positions of the sub-folders in sorted order: {_listed(classes)}"
-    about = About(shown, FOLDERS, notes=(note,))
+    about = About(shown, FOLDERS, notes=(note,), images=True)
     return Images(about, folder, names, labels, spec.name, prepare)
 
 

@@ -13,7 +13,7 @@ from graphopt.quality.data.digest import sample_hashes
 from graphopt.quality.data.image_options import ImageOptions
 from graphopt.quality.data.memory import ARRAYS, FEEDS
 from graphopt.quality.data.options import DataOptions, DataSource
-from graphopt.quality.data.source import Needs
+from graphopt.quality.data.source import Needs, Source
 from graphopt.quality.data.sources import open_source
 from graphopt.quality.data.split import CALIBRATION_MOST, Split, eighths
 from graphopt.quality.data.streamed import Scanned, Selection, StreamedDataset
@@ -78,7 +78,9 @@ def _divided(
     options: DataOptions, given: DataSource, needs: Needs, calibrates: bool
 ) -> StreamedDataset:
     """One source, divided by the seed."""
-    scanned = Scanned(open_source(given, needs), needs)
+    source = open_source(given, needs)
+    _require_images(options, source)
+    scanned = Scanned(source, needs)
     tally, shown = scanned.tally, scanned.source.about.shown
     parts: dict[Part, Selection] = {}
     share = 0
@@ -111,12 +113,14 @@ def _apart(
 ) -> StreamedDataset:
     """Two sources, each with one purpose."""
     wanted = needs.to_calibrate()
-    looked_at = Scanned(open_source(calibration, wanted), wanted)
+    sources = open_source(calibration, wanted), open_source(evaluation, needs)
+    _require_images(options, *sources)
+    looked_at = Scanned(sources[0], wanted)
     tally = looked_at.tally
     split = Split(tally.units, 8, _most_units(looked_at), options.seed)
     first = Selection(looked_at, split, calibrates=True)
     hashes = frozenset(h for rows in first.rows() for h in sample_hashes(rows))
-    judged = Scanned(open_source(evaluation, needs), needs, hashes)
+    judged = Scanned(sources[1], needs, hashes)
     second = Selection(judged, Split(judged.tally.units, 0, 0, options.seed), calibrates=False)
     counts: dict[Part, int] = {"calibration": first.count(), "evaluation": second.count()}
     warnings = _warnings([looked_at, judged])
@@ -141,6 +145,14 @@ def _apart(
         parts={"calibration": first, "evaluation": second},
         counts=counts,
     )
+
+
+def _require_images(options: DataOptions, *sources: Source) -> None:
+    if options.image is not None and not any(source.about.images for source in sources):
+        raise UsageError(
+            f"{sources[-1].about.shown} holds no images, so a preprocessing of images has no use",
+            "Leave it out: arrays are taken as they are",
+        )
 
 
 def _most_units(scanned: Scanned) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,14 @@ from graphopt.quality.inputs import InputSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What is read, as Pillow calls it; none of these formats can name another file or run a program."""
+
 LARGEST_IMAGE = 1 << 26
 """Pixels of an image file beyond which it is refused; 64 million."""
+
+_NOWHERE = logging.NullHandler()
+"""Where Pillow's log goes unless the application wants it; what is wrong comes back as an error."""
 
 _DEEP = ("I", "F")
 """Beginnings of Pillow's names for more than 8 bits a channel, which it would cut off without a word."""
@@ -40,14 +47,14 @@ class Preparation:
     width: int
     dtype: np.dtype
 
-    def read(self, path: Path, kind: str) -> np.ndarray:
+    def read(self, path: Path) -> np.ndarray:
         """The array of an image: ``(C, H, W)`` or ``(H, W, C)``.
 
         Raises:
             UsageError: it is broken, or of a kind that is not read.
             ResourceError: it has too many pixels.
         """
-        pixels = self._pixels(path, kind)
+        pixels = self._pixels(path)
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         if self.options.channels == "bgr":
@@ -64,14 +71,14 @@ class Preparation:
         scaled: np.ndarray = (pixels.astype(np.float32) * np.float32(factor) - mean) / std
         return scaled
 
-    def _pixels(self, path: Path, kind: str) -> np.ndarray:
+    def _pixels(self, path: Path) -> np.ndarray:
         from PIL import Image
 
         shown = show(path)
         try:
             with warnings.catch_warnings(), open_file(path) as file:
                 warnings.simplefilter("ignore")  # oddities that Pillow copes with
-                with Image.open(file, formats=[kind]) as image:
+                with Image.open(file, formats=FORMATS) as image:
                     if image.width * image.height > LARGEST_IMAGE:
                         raise ResourceError(
                             f"the image {shown} has {image.width}x{image.height} pixels, "
@@ -84,7 +91,7 @@ class Preparation:
                         )
                     mode = "L" if self.options.channels == "gray" else "RGB"
                     return np.asarray(self._resized(image.convert(mode)))
-        except (UsageError, ResourceError):
+        except (UsageError, ResourceError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - decoders raise whatever they like
             why = printable(f"{type(error).__name__}: {error}", 200).rstrip(".")
@@ -103,7 +110,8 @@ class Preparation:
             ratio = max(self.height / image.height, self.width / image.width)
             kept = min(self.width / ratio, image.width), min(self.height / ratio, image.height)
             left, top = (image.width - kept[0]) / 2, (image.height - kept[1]) / 2
-            return image.resize(size, bilinear, box=(left, top, left + kept[0], top + kept[1]))
+            box = (left, top, image.width - left, image.height - top)
+            return image.resize(size, bilinear, box=box)
         ratio = min(self.height / image.height, self.width / image.width)
         fitted = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
         left, top = (size[0] - fitted[0]) // 2, (size[1] - fitted[1]) // 2
@@ -148,3 +156,4 @@ def _require_pillow() -> None:
             "images cannot be read without the package pillow",
             'Run: pip install "graphopt[images]"',
         ) from None
+    logging.getLogger("PIL").addHandler(_NOWHERE)

@@ -48,12 +48,14 @@ class About:
         label_name: what its labels are called where the user gave no name.
         stable: what a user must do so that it gives the same samples each time.
         notes: what a user should know of it.
+        images: whether it consists of images.
     """
 
     shown: str
     label_name: str = ""
     stable: str = "Leave it alone while graphopt runs"
     notes: tuple[str, ...] = ()
+    images: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from typing import cast
 from graphopt.errors import UsageError
 from graphopt.quality.data.folders import ARRAY_FILES, folder_source
 from graphopt.quality.data.function import given_function, is_function, named_function
-from graphopt.quality.data.images import Images
 from graphopt.quality.data.labelled import labelled
 from graphopt.quality.data.memory import feeds_source, memory_source
 from graphopt.quality.data.npy import npy_source
@@ -40,7 +39,7 @@ def open_source(given: DataSource, needs: Needs) -> Source:
     plain = _open(given, needs.without_labels().to_calibrate())
     if labels.endswith(".npy"):
         return labelled(plain, labels)
-    if not isinstance(plain, Images):
+    if not plain.about.images:
         raise UsageError(
             f"a .csv file can label images, and {plain.about.shown} is something else",
             "Give labels by their key, or in a .npy file",

@@ -43,6 +43,7 @@ def choose_metric(
     labels_example: np.ndarray | None,
     outputs_example: Outputs,
     max_drop: float | None,
+    size: int | None = None,
 ) -> tuple[Metric, str]:
     """The metric to judge with.
 
@@ -52,6 +53,7 @@ def choose_metric(
         labels_example: labels of one batch; None where there are none.
         outputs_example: the original's outputs for that batch.
         max_drop: the largest drop allowed; None: no limit.
+        size: samples in that batch; None where every output has them on its first axis.
 
     Returns:
         The metric, and the reason in words.
@@ -61,7 +63,7 @@ def choose_metric(
     """
     outputs_example = tensors(outputs_example)
     if labels_example is None:
-        text, why = _fidelity(samples, outputs_example, max_drop)
+        text, why = _fidelity(samples, outputs_example, max_drop, size)
         return parse_metric(text, model), why
     for form in readings(model, labels_example, outputs_example):
         fitting = [
@@ -101,13 +103,15 @@ def _unless_own(
         return metric, why
     own = as_numbers(outputs[metric.output]).astype(np.float64).reshape(-1)
     gap = np.abs(own - as_numbers(labels).astype(np.float64).reshape(-1)).max()
-    if not gap <= SAME * np.sqrt(np.mean(np.square(own))):
+    if not gap <= SAME * np.abs(own).mean():
         return metric, why
     why = f"the labels are the original's own output {metric.output!r}"
     return SQNR(output=metric.output), why
 
 
-def _fidelity(samples: int, outputs: Outputs, max_drop: float | None) -> tuple[str, str]:
+def _fidelity(
+    samples: int, outputs: Outputs, max_drop: float | None, size: int | None
+) -> tuple[str, str]:
     floats = {name: array for name, array in outputs.items() if is_float(array)}
     if not floats:
         if all(is_text(array) for array in outputs.values()):
@@ -119,7 +123,7 @@ def _fidelity(samples: int, outputs: Outputs, max_drop: float | None) -> tuple[s
     where = f"@{next(iter(floats))}" if len(floats) == 1 else ""
     several = " in the output where they do so least" if len(floats) > 1 else ""
     why_not = ""
-    if _predict_classes(floats):
+    if _predict_classes(floats, size):
         if max_drop is None or samples * max_drop >= LOSSES_TO_TELL:
             return f"agreement{where}", "no labels; the outputs are scores of classes"
         why_not = f", and {samples} samples are too few to prove so small a drop of agreement"
@@ -131,36 +135,44 @@ def _fidelity(samples: int, outputs: Outputs, max_drop: float | None) -> tuple[s
     return f"cosine{where}", f"no labels{why_not}; directions of outputs are compared{several}"
 
 
-def _predict_classes(floats: Outputs) -> bool:
+def _scores(array: np.ndarray, size: int | None) -> np.ndarray | None:
+    return class_scores(array, (len(array) if array.ndim else 1) if size is None else size)
+
+
+def _predict_classes(floats: Outputs, size: int | None) -> bool:
     """Whether all outputs are scores of classes: one that has their form, or several probabilities."""
-    scores = [class_scores(array, len(array)) if array.ndim else None for array in floats.values()]
+    scores = [_scores(array, size) for array in floats.values()]
     if len(scores) == 1:
         return scores[0] is not None
     return all(rows is not None and are_probabilities(rows) for rows in scores)
 
 
-def fidelity_metrics(model_outputs_example: Outputs) -> list[Metric]:
+def fidelity_metrics(model_outputs_example: Outputs, size: int | None = None) -> list[Metric]:
     """The measures of fidelity that are worth reporting, output by output.
 
     Args:
         model_outputs_example: the original's outputs for one batch, by name.
+        size: samples in that batch; None where every output has them on its first axis.
 
     Returns:
         Metrics bound to one output each: agreement where it has the form of scores of classes, cosine, sqnr,
         worst, and kl where it holds probabilities; equal for integers and booleans; none for strings.
     """
-    return list(chain(*(_of_output(name, a) for name, a in tensors(model_outputs_example).items())))
+    return list(
+        chain(*(_of_output(name, a, size) for name, a in tensors(model_outputs_example).items()))
+    )
 
 
-def _of_output(name: str, array: np.ndarray) -> list[Metric]:
+def _of_output(name: str, array: np.ndarray, size: int | None) -> list[Metric]:
     if is_text(array):
         return []
     if not is_float(array):
-        return [Equal(output=name)]
+        equal = Equal(output=name)
+        return [equal] if equal.fits(array, len(array) if array.ndim else 1) else []
     found: list[Metric] = [SQNR(output=name), WorstDifference(output=name)]
     if array.ndim and array.size > len(array):
         found.insert(0, Cosine(output=name))
-    if array.ndim and class_scores(array, len(array)) is not None:
+    if _scores(array, size) is not None:
         found.insert(0, Agreement(output=name))
     if array.ndim > 1 and array.shape[-1] > 1 and are_probabilities(as_numbers(array)):
         found.append(KL(output=name))

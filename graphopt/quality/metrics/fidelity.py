@@ -19,7 +19,8 @@ from typing import ClassVar
 import numpy as np
 
 from graphopt.quality.metrics.base import Observed, Rows
-from graphopt.quality.metrics.outputs import is_float, is_text
+from graphopt.quality.metrics.labels import flat
+from graphopt.quality.metrics.outputs import as_numbers, is_float
 from graphopt.quality.metrics.pairs import Pair, matched, pairs
 from graphopt.quality.metrics.pooling import MeanMetric
 from graphopt.quality.metrics.scores import class_scores, highest
@@ -69,15 +70,20 @@ class Agreement(Fidelity):
     name: str = "agreement"
 
     def fits(self, array: np.ndarray, size: int) -> bool:
-        """Whether it holds scores of classes."""
-        return class_scores(array, size) is not None
+        """Whether it holds scores of classes, for every sample or for something else than samples."""
+        sizes = {size, len(array)} if array.ndim else {size}
+        return any(class_scores(array, rows) is not None for rows in sizes)
 
     def nearness(self, pair: Pair) -> np.ndarray:
-        """1 where the class with the highest score is the same."""
-        size = len(pair.reference)
-        both = [class_scores(array, size) for array in (pair.reference, pair.candidate)]
-        first, second = (highest(scores) for scores in both if scores is not None)
-        return np.asarray(first == second, np.float64)
+        """1 where the class with the highest score is the same, in every row that belongs to a sample."""
+        first, second = (_predicted(array) for array in (pair.reference, pair.candidate))
+        return np.asarray((first == second).all(axis=1), np.float64)
+
+
+def _predicted(array: np.ndarray) -> np.ndarray:
+    """Classes of ``(samples, ..., classes)``, axes of size 1 aside, as ``(samples, rows)``."""
+    scores = flat(array)
+    return highest(scores).reshape(len(scores), -1)
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,8 @@ class Equal(Fidelity):
     name: str = "equal"
 
     def fits(self, array: np.ndarray, size: int) -> bool:
-        """Whether it holds anything but strings."""
-        return not is_text(array)
+        """Whether it holds numbers or booleans."""
+        return as_numbers(array).dtype.kind in "biufc"
 
     def nearness(self, pair: Pair) -> np.ndarray:
         """The share of equal elements of each sample; 1 where there is none."""

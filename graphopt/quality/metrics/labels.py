@@ -8,10 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphopt.errors import UsageError, printable
-from graphopt.quality.metrics.outputs import as_numbers, is_float, is_text, shown
+from graphopt.quality.metrics.outputs import as_numbers, is_text, shown
 
 SUM_TOLERANCE = 1e-2
 """How far from 1 the sum of a row of label probabilities may lie; 16-bit floats are that coarse."""
+
+LARGEST = float(1 << 53)
+"""The largest float up to which every whole number is one."""
 
 
 def require(metric: str, labels: np.ndarray | None, size: int) -> np.ndarray:
@@ -59,7 +62,7 @@ def class_numbers(
     labels = flat(labels)
     if is_text(labels):
         return named(metric, labels, names)
-    if labels.ndim == 2 and labels.shape[1] == count:
+    if labels.ndim == 2 and labels.shape[1] == count and labels.dtype.kind in "fiub":
         return _one_hot(metric, labels)
     if labels.ndim != 1:
         raise UsageError(
@@ -68,17 +71,23 @@ def class_numbers(
     return whole(metric, labels, count)
 
 
+def are_whole(labels: np.ndarray) -> bool:
+    """Whether numbers are whole, whatever their type."""
+    if labels.dtype.kind != "f":
+        return True
+    exact = labels.astype(np.float64)
+    return bool(((np.abs(exact) <= LARGEST) & (exact == np.floor(exact))).all())
+
+
 def whole(metric: str, labels: np.ndarray, count: int | None) -> np.ndarray:
     """Labels that are whole numbers from 0 to ``count - 1`` as int64, of any shape."""
-    if is_float(labels):
-        exact = labels.astype(np.float64)
-        if not (np.isfinite(exact).all() and (exact == np.floor(exact)).all()):
-            raise UsageError(
-                f"metric {metric} wants numbers of classes; the labels are not whole numbers",
-                "For a regression choose mse",
-            )
-    elif labels.dtype.kind not in "iub":
+    if labels.dtype.kind not in "fiub":
         raise UsageError(f"metric {metric} cannot read labels of the type {labels.dtype.name}")
+    if not are_whole(labels):
+        raise UsageError(
+            f"metric {metric} wants numbers of classes; the labels are not whole numbers",
+            "For a regression choose mse",
+        )
     if labels.size and count is not None:
         low, high = labels.min(), labels.max()
         if low < 0 or high >= count:

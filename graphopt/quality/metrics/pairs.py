@@ -29,8 +29,11 @@ class Pair:
 
     @property
     def comparable(self) -> bool:
-        """Whether the shapes are the same."""
-        return self.reference.shape == self.candidate.shape
+        """Whether the shapes are the same, and numbers are not to be compared with something else."""
+        kinds = {self.reference.dtype.kind, self.candidate.dtype.kind}
+        return self.reference.shape == self.candidate.shape and (
+            len(kinds) == 1 or kinds <= {*"biuf"}
+        )
 
 
 def pairs(

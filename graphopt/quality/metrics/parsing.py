@@ -241,12 +241,13 @@ def _build(kind: Kind, head: str, output: str, values: dict[str, Any], model: Mo
 
 
 def _unknown(name: str) -> UsageError:
-    near = difflib.get_close_matches(name.lower(), [*KINDS, *OTHER_NAMES], 3, 0.5)
-    meant = dict.fromkeys(OTHER_NAMES.get(word, word) for word in near)
-    hint = f"Did you mean {' or '.join(meant)}?" if near else f"Metrics: {', '.join(KINDS)}"
+    other = difflib.get_close_matches(name.lower(), OTHER_NAMES, 1, 0.9)
+    hint = f"Did you mean {OTHER_NAMES[other[0]]}?" if other else _near(name, KINDS)
     if "/" in name or "." in name:
         hint = "A function of your own is written module:function or file.py:function"
-    return UsageError(f"there is no metric {printable(name)!r}", hint)
+    return UsageError(
+        f"there is no metric {printable(name)!r}", hint or f"Metrics: {', '.join(KINDS)}"
+    )
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.ir.model import Model
 from graphopt.quality.metrics.entries import lines, metadata
-from graphopt.quality.metrics.labels import flat
+from graphopt.quality.metrics.labels import are_whole, flat
 from graphopt.quality.metrics.outputs import (
     as_numbers,
     is_float,
@@ -40,16 +40,16 @@ def readings(model: Model, labels: np.ndarray, outputs: Outputs) -> Iterator[lis
     """
     if labels.ndim == 0 or len(labels) == 0:
         return
-    plain = flat(labels)
+    plain = flat(as_numbers(labels))
     if is_text(plain):
         yield _names(model, plain, outputs)
         yield _texts(model, plain, outputs)
         return
-    if as_numbers(plain).dtype.kind not in "fiub":
+    if plain.dtype.kind not in "fiub":
         return
     if _one_hot(plain):
         yield _shaped("top1", plain, outputs, "the labels are one-hot rows of an output's shape")
-    if _whole(plain):
+    if are_whole(plain):
         if plain.ndim == 1:
             yield _classes(model, plain, outputs)
         else:
@@ -58,21 +58,14 @@ def readings(model: Model, labels: np.ndarray, outputs: Outputs) -> Iterator[lis
         yield _shaped("mse", plain, outputs, "the labels are numbers of an output's shape")
 
 
-def _whole(labels: np.ndarray) -> bool:
-    if not is_float(labels):
-        return True
-    exact = labels.astype(np.float64)
-    return bool(np.isfinite(exact).all() and (exact == np.floor(exact)).all())
-
-
 def _bits(labels: np.ndarray) -> bool:
-    return bool(np.isin(as_numbers(labels), (0, 1)).all())
+    return bool(np.isin(labels, (0, 1)).all())
 
 
 def _one_hot(labels: np.ndarray) -> bool:
     if labels.ndim != 2 or not _bits(labels):
         return False
-    return bool((as_numbers(labels).astype(np.int64).sum(axis=1) == 1).all())
+    return bool((labels.astype(np.int64).sum(axis=1) == 1).all())
 
 
 def _probable(labels: np.ndarray, outputs: Outputs) -> bool:

@@ -144,19 +144,42 @@ def _contract(found: list[Box], groups: list[Hashable]) -> list[Box]:
 
 
 def _levels(sources: list[set[int]]) -> list[int]:
-    """The row of each: one more than the lowest of what it reads (Kahn's order, longest path)."""
+    """The row of each: one more than the lowest of what it reads (longest path).
+
+    What hangs on constants alone, such as the nodes that make a weight, sinks to its first reader.
+    """
+    order = _topological(sources)
+    readers: list[list[int]] = [[] for _ in sources]
+    levels = [0] * len(sources)
+    for number in order:
+        for source in sources[number]:
+            readers[source].append(number)
+            levels[number] = max(levels[number], levels[source] + 1)
+    latest = list(levels)
+    for number in reversed(order):
+        if readers[number]:
+            latest[number] = min(latest[reader] for reader in readers[number]) - 1
+    loose = [False] * len(sources)
+    for number in order:
+        slack = latest[number] > levels[number]
+        loose[number] = slack and all(loose[source] for source in sources[number])
+    for number in reversed(order):
+        if loose[number]:
+            levels[number] = min(levels[reader] for reader in readers[number]) - 1
+    return levels
+
+
+def _topological(sources: list[set[int]]) -> list[int]:
+    """Each after all that it reads (Kahn, 1962)."""
     readers: list[list[int]] = [[] for _ in sources]
     waiting = [len(inputs) for inputs in sources]
     for number, inputs in enumerate(sources):
         for source in inputs:
             readers[source].append(number)
-    levels = [0] * len(sources)
-    ready = [number for number, count in enumerate(waiting) if not count]
-    while ready:
-        number = ready.pop()
+    order = [number for number, count in enumerate(waiting) if not count]
+    for number in order:
         for reader in readers[number]:
-            levels[reader] = max(levels[reader], levels[number] + 1)
             waiting[reader] -= 1
             if not waiting[reader]:
-                ready.append(reader)
-    return levels
+                order.append(reader)
+    return order

@@ -27,7 +27,7 @@ from graphopt.report.html.text import compose, middle, name, names, safe
 from graphopt.report.models import GraphInfo, NodeInfo
 from graphopt.report.tree import Report
 
-NARROW = 460.0
+NARROW = 488.0
 """Pixels up to which two drawings stand side by side."""
 
 _SIGNS = {"kept": "", "changed": "~ ", "removed": "- ", "added": "+ "}
@@ -136,7 +136,7 @@ def _curve(line: tuple[Point, Point]) -> str:
     """Straight down, or an S that leaves and arrives upright."""
     (x, y), (to_x, to_y) = line
     if abs(x - to_x) < 0.5:
-        return f"M{x:.0f} {y:.0f}V{to_y:.0f}"
+        return f"M{x:.0f} {y:.0f}L{to_x:.0f} {to_y:.0f}"
     half = (y + to_y) / 2
     return f"M{x:.0f} {y:.0f}C{x:.0f} {half:.0f} {to_x:.0f} {half:.0f} {to_x:.0f} {to_y:.0f}"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from markupsafe import Markup
 
 from graphopt.report.format import size
@@ -25,6 +27,8 @@ from graphopt.report.html.svg import Scale
 from graphopt.report.html.text import compose, hinted, name
 from graphopt.report.judgement import BudgetInfo, DataInfo, GateInfo, MeasureInfo
 from graphopt.report.tree import Report
+
+_RUNTIMES = {"ort": "ONNX Runtime", "reference": "the reference evaluator of onnx"}
 
 
 def section(report: Report, scale: MetricScale, limits: Limits) -> Section | None:
@@ -87,14 +91,17 @@ def data_facts(data: DataInfo | None) -> list[tuple[str, Markup | str]]:
 
 
 def _gates(report: Report, scale: MetricScale, limits: Limits) -> Table:
-    gates = [*report.gates, *([report.gate] if report.gate else [])]
+    whole = report.gate and dataclasses.replace(
+        report.gate, step="", weight_bytes=report.output.weight_bytes
+    )
+    gates = [*report.gates, *([whole] if whole else [])]
     values = [value for gate in gates for value in (gate.low, gate.drop, gate.high, gate.limit)]
     across = strips.drop_scale(values)
     limit = gates[-1].limit
     shown, left_out = cut(report.gates, limits.rows)
     rows = [_gate(str(index), gate, scale, across) for index, gate in enumerate(shown, 1)]
-    if report.gate:
-        rows.append(_gate("", report.gate, scale, across))
+    if whole:
+        rows.append(_gate("", whole, scale, across))
     columns = (
         Column("Candidate", "wide"),
         Column("Verdict", "wide"),
@@ -107,7 +114,7 @@ def _gates(report: Report, scale: MetricScale, limits: Limits) -> Table:
     bound = "not set" if limit is None else points(limit)
     caption = (
         f"A drop is how much worse than the original; below 0 is better. The limit is {bound}. Each end of "
-        f"the last interval holds with a confidence of {100 * gates[-1].confidence:.6g} %."
+        f"the last interval holds with a confidence of {100 * gates[-1].confidence:.4g} %."
     )
     label = "Candidates judged, with drop, interval and verdict"
     return Table(label, columns, rows, left_out, caption)
@@ -177,7 +184,7 @@ def equality(report: Report, limits: Limits) -> Section:
         ("Largest difference", plain(found.largest_difference, 3)),
         ("In units of the output's size", plain(found.relative_difference, 3)),
         ("Compared on", counted(found.samples, "set") + " of inputs"),
-        ("Run by", found.runtime or "nothing"),
+        ("Run by", _RUNTIMES.get(found.runtime, found.runtime) or "nothing"),
     ]
     rows = [Row((name(key, 60), plain(value, 3))) for key, value in found.outputs.items()]
     shown, left_out = cut(rows, limits.rows)

@@ -24,6 +24,9 @@ from graphopt.report.html.text import compose, name, safe
 from graphopt.report.models import LatencyInfo, NodeTime, RatioInfo
 from graphopt.report.tree import Report
 
+FAR = 2.5
+"""Times the median up to which a spread is drawn, so that a few outliers do not hide the medians."""
+
 
 def section(report: Report, limits: Limits) -> Section | None:
     """The latency of both models, and where the time goes."""
@@ -56,12 +59,13 @@ def section(report: Report, limits: Limits) -> Section | None:
 def _claim(found: LatencyInfo) -> Markup:
     ratio = 100 * found.ratio.median
     low, high = 100 * found.ratio.low, 100 * found.ratio.high
-    said = f"The result takes {ratio:.0f} % of the original's time ({low:.0f} to {high:.0f} % at 95 %)."
+    said = f"Measured at {ratio:.0f} % of the original's time ({low:.0f} to {high:.0f} % at 95 %)."
     return compose("{} {}", claim_badge(found.claim), said)
 
 
 def _whole(found: LatencyInfo) -> Table:
-    most = max(found.before.p90, found.after.p90, 0.0)
+    medians = max(found.before.p50, found.after.p50, 0.0)
+    most = min(max(found.before.p90, found.after.p90, 0.0), FAR * medians)
     rows = [
         Row(
             (
@@ -128,7 +132,11 @@ def _operators(found: LatencyInfo, limits: Limits) -> Table:
         Column("Original above result", "chart"),
         *(Column(title, "number") for title in ("Original", "Result", "Change", "Nodes")),
     )
-    caption = "Operators are those that the runtime ran, after fusions of its own."
+    caption = (
+        "From a run of each model under the profiler, which says where the time goes; what may be said "
+        "of the whole is measured without it. Operators are those that the runtime ran, after fusions of "
+        "its own."
+    )
     return Table("Time by operator before and after", columns, rows, left_out, caption)
 
 

@@ -14,6 +14,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 392, 26, 252
 LETTER = 7.0
 """Pixels of a letter at the size of labels: an upper estimate over the usual system fonts."""
 
+FAR = 2.0
+"""Times the largest cost up to which its interval is drawn; one that goes on ends in an arrow."""
+
 Kind = Literal["original", "accepted", "rejected", "result"]
 
 
@@ -69,7 +72,8 @@ def scatter(
         limit: the value at which the budget ends; None where there is none.
         higher: whether larger values are better, so that below the limit is over the budget.
     """
-    highest = max([point.across.high for point in points], default=0.0) or 1.0
+    middles = max([point.across.value for point in points], default=0.0)
+    highest = min(max([point.across.high for point in points], default=0.0), FAR * middles) or 1.0
     x = Scale(0.0, highest * 1.08, LEFT, RIGHT)
     heights = [value for point in points for value in (point.up.low, point.up.high)]
     low, high = extent([*heights, limit], 0.1, 0.1)
@@ -154,11 +158,11 @@ def _vertical(y: Scale, axis: Axis) -> list[Markup]:
 def _bars(point: Point, x: Scale, y: Scale) -> Markup:
     """The intervals of a point."""
     at_x, at_y = x(point.across.value), y(point.up.value)
-    return element(
-        "path",
-        class_=f"error {point.kind}",
-        d=f"M{at_x:.1f} {y(point.up.low):.1f}V{y(point.up.high):.1f}"
-        f"M{x(point.across.low):.1f} {at_y:.1f}H{x(point.across.high):.1f}",
+    arrow = "m-5 -3l5 3l-5 3" if point.across.high > x.high else ""
+    return path(
+        f"error {point.kind}",
+        f"M{at_x:.1f} {y(point.up.low):.1f}V{y(point.up.high):.1f}"
+        f"M{x(point.across.low):.1f} {at_y:.1f}H{x(point.across.high):.1f}{arrow}",
     )
 
 

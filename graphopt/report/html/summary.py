@@ -8,7 +8,7 @@ from graphopt.report.format import change, duration, number, size
 from graphopt.report.html import strips
 from graphopt.report.html.badges import CLAIM_TONES, MARKS, VERDICT_TONES
 from graphopt.report.html.blocks import Card, Cards, Tone
-from graphopt.report.html.figures import MetricScale, interval, plain, points
+from graphopt.report.html.figures import MetricScale, counted, interval, plain, points
 from graphopt.report.html.text import METRIC, base, middle
 from graphopt.report.tree import Report
 
@@ -46,21 +46,24 @@ _EQUAL: dict[str, tuple[Tone, str]] = {
 
 
 def banner(report: Report) -> Banner:
-    """The verdict on the result: of the gate where anything lossy is in it, of equality otherwise."""
+    """The verdict on the result: equal where it is, else that of the gate, else how it differs."""
     gate, verdict = report.gate, report.verdict
+    judged = ""
     if gate is not None:
-        tone, words = _GATE.get(gate.verdict, ("warn", gate.verdict))
         why = gate.why or f"drop {points(gate.drop)}"
-        return Banner(tone, words, f"{middle(gate.metric, METRIC)}: {why}{_exit(report)}")
+        judged = f"{middle(gate.metric, METRIC)}: {why}"
+    equal = verdict.verdict == "equal"
+    if gate is not None and not (equal and gate.verdict == "pass"):
+        tone, words = _GATE.get(gate.verdict, ("warn", gate.verdict))
+        return Banner(tone, words, judged + _exit(report))
     tone, words = _EQUAL.get(verdict.verdict, ("warn", verdict.verdict))
-    if verdict.verdict == "equal":
-        sets = "set" if verdict.samples == 1 else "sets"
+    why = verdict.why
+    if equal:
         why = (
-            f"original and result give the same outputs on {verdict.samples} {sets} of inputs; the "
-            f"largest difference is {plain(verdict.largest_difference, 2)}, within what rounding explains"
+            f"the same outputs on {counted(verdict.samples, 'set')} of inputs; the largest difference is "
+            f"{plain(verdict.largest_difference, 2)}, within what rounding explains"
         )
-        return Banner(tone, words, why + _exit(report))
-    return Banner(tone, words, verdict.why + _exit(report))
+    return Banner(tone, words, "; ".join(part for part in (why, judged) if part) + _exit(report))
 
 
 def _exit(report: Report) -> str:
@@ -127,6 +130,11 @@ def _latency(report: Report) -> list[Card]:
     found = report.latency
     if found is None:
         return []
+    ratio = 100 * found.ratio.median
+    note = f"measured at {ratio:.0f} % of the time, which cannot be told from noise"
+    if found.claim in CLAIM_TONES:
+        low, high = 100 * found.ratio.low, 100 * found.ratio.high
+        note = f"takes {ratio:.0f} % of the time, {low:.0f} to {high:.0f} % (95 % interval)"
     return [
         Card(
             "Latency (median)",
@@ -135,8 +143,7 @@ def _latency(report: Report) -> list[Card]:
             found.claim,
             strips.pair(found.before.p50, found.after.p50),
             CLAIM_TONES.get(found.claim, ""),
-            f"takes {100 * found.ratio.median:.0f} % of the time, "
-            f"{100 * found.ratio.low:.0f} to {100 * found.ratio.high:.0f} % (95 % interval)",
+            note,
         )
     ]
 

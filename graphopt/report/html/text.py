@@ -7,7 +7,7 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from graphopt.errors import printable
 
@@ -124,10 +124,16 @@ def command_line(arguments: list[str], most: int) -> tuple[Markup, bool]:
         most: characters to keep.
 
     Returns:
-        The quoted command as HTML, one line, and whether it is whole.
+        The quoted command as HTML that breaks between words only, and whether it is whole.
     """
-    line = " ".join(_quoted(word) for word in arguments)
-    return escape(line[:most]), len(line) <= most
+    words, left = [], most
+    for word in map(_quoted, arguments):
+        if left <= 0:
+            break
+        words.append(word[:left])
+        left -= len(word) + 1
+    spans = (Markup("<span>{}</span>").format(word) for word in words)
+    return Markup(" ").join(spans), left >= -1
 
 
 def _quoted(word: str) -> str:

@@ -183,7 +183,8 @@ def _table(heading: str, found: list[Point], cost: _Cost, scale: MetricScale) ->
     for point in found:
         ends = point.kind in ("original", "result")
         label = point.label if ends else f"{point.label}, {_WORDS[point.kind]}"
-        known = f"{height(point.up.low)} to {height(point.up.high)}"
+        exact = point.up.low == point.up.high
+        known = "" if exact else f"{height(point.up.low)} to {height(point.up.high)}"
         cells = (label, cost.show(point.across.value), height(point.up.value), known)
         rows.append(Row(cells))
     columns = (
