@@ -3,7 +3,7 @@
     import graphopt
 
     model = graphopt.load("model.onnx")
-    result = graphopt.optimize(model, passes=["folding"])
+    result = graphopt.optimize(model, passes=["quantize-weights"], data="data.npz")
     result.model.save("model.opt.onnx")
     print(result.report.to_json())
 
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 from graphopt._version import __version__
 
 if TYPE_CHECKING:
+    from graphopt.assessment import Running
     from graphopt.errors import (
+        BudgetError,
         GateError,
         GraphoptError,
         ModelError,
@@ -30,17 +32,27 @@ if TYPE_CHECKING:
         UsageError,
     )
     from graphopt.ir.model import Model
+    from graphopt.lossy_pass import Choice, LossyPass
     from graphopt.optimizer import Result, optimize
     from graphopt.pass_base import Context, Edit, Limits, Pass, Skip
+    from graphopt.quality.data import DataOptions, ImageOptions
+    from graphopt.quality.gate import Budget
     from graphopt.recipe import Recipe
     from graphopt.report import Report
+    from graphopt.sensitivity_study import sensitivity
 
 _HOMES = {
+    "Budget": "graphopt.quality.gate",
+    "BudgetError": "graphopt.errors",
+    "Choice": "graphopt.lossy_pass",
     "Context": "graphopt.pass_base",
+    "DataOptions": "graphopt.quality.data",
     "Edit": "graphopt.pass_base",
     "GateError": "graphopt.errors",
     "GraphoptError": "graphopt.errors",
+    "ImageOptions": "graphopt.quality.data",
     "Limits": "graphopt.pass_base",
+    "LossyPass": "graphopt.lossy_pass",
     "Model": "graphopt.ir.model",
     "ModelError": "graphopt.errors",
     "NativeDeathError": "graphopt.errors",
@@ -52,17 +64,25 @@ _HOMES = {
     "Report": "graphopt.report",
     "ResourceError": "graphopt.errors",
     "Result": "graphopt.optimizer",
+    "Running": "graphopt.assessment",
     "Skip": "graphopt.pass_base",
     "UsageError": "graphopt.errors",
     "optimize": "graphopt.optimizer",
+    "sensitivity": "graphopt.sensitivity_study",
 }
 
 __all__ = [
+    "Budget",
+    "BudgetError",
+    "Choice",
     "Context",
+    "DataOptions",
     "Edit",
     "GateError",
     "GraphoptError",
+    "ImageOptions",
     "Limits",
+    "LossyPass",
     "Model",
     "ModelError",
     "NativeDeathError",
@@ -74,11 +94,13 @@ __all__ = [
     "Report",
     "ResourceError",
     "Result",
+    "Running",
     "Skip",
     "UsageError",
     "__version__",
     "load",
     "optimize",
+    "sensitivity",
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from graphopt.ir.graph import Node
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import producer
 from graphopt.report import GraphInfo, NodeInfo, StepReport
@@ -35,7 +35,7 @@ def describe_graphs(
     changed = {
         uid
         for uid in olds.keys() & news.keys()
-        if olds[uid].op != news[uid].op or news[uid].label in words or olds[uid].label in words
+        if _differs(olds[uid], news[uid]) or news[uid].label in words or olds[uid].label in words
     }
 
     def status(uid: int, other: dict[int, Node], missing: NodeStatus) -> NodeStatus:
@@ -51,6 +51,15 @@ def describe_graphs(
 
 def _nodes(model: Model) -> list[Node]:
     return [node for node in model.graph.nodes if node.op != "Constant"]
+
+
+def _differs(old: Node, new: Node) -> bool:
+    """Whether a node computes something else, or with other constants."""
+    return old.op != new.op or _constants(old) != _constants(new)
+
+
+def _constants(node: Node) -> list[tuple[str, tuple[int, ...]]]:
+    return [(t.name, tuple(t.shape)) for t in node.inputs if isinstance(t, Constant)]
 
 
 def _graph(

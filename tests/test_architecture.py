@@ -25,7 +25,7 @@ FLOORS = (
     {"admission", "layers", "request"},
     {"execution"},
     {"optimizer"},
-    {"catalog", "compare", "inspection", "sensitivity", "testing"},
+    {"catalog", "compare", "inspection", "sensitivity_study", "testing"},
     {"cli"},
     {"__main__", "__init__"},
 )

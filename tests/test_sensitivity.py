@@ -18,7 +18,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.model import Model
 from graphopt.quality.data import DataOptions
 from graphopt.runtime.cache import Cache
-from graphopt.sensitivity import altered, sensitivity
+from graphopt.sensitivity_study import altered, sensitivity
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "digits_cnn" / "digits_cnn.onnx"

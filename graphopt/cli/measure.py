@@ -82,7 +82,7 @@ def sensitivity(
     from dataclasses import asdict
 
     from graphopt.assessment import Running
-    from graphopt.sensitivity import sensitivity as run
+    from graphopt.sensitivity_study import sensitivity as run
 
     if data is None:
         raise UsageError("sensitivity needs data", "Give some with --data")

@@ -20,6 +20,7 @@ Source: ONNX operator specification.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -160,14 +161,15 @@ def einsum(node: Operands) -> int:
         labels.append(_labels(term, len(shape)))
         for label, size in zip(labels[-1], shape, strict=True):
             sizes[label] = broadcast(sizes.get(label, 1), size)
-    spread = {label for label in sizes if len(label) > 1}
     written = left.replace(".", "").replace(",", "")
-    kept = set(result if arrow else (x for x in written if written.count(x) == 1)) | spread
+    counts = Counter(written)
+    kept = set(result if arrow else (x for x in written if counts[x] == 1))
+    last = {label: index for index, term in enumerate(labels) for label in term}
     total, held = 0, set(labels[0])
     for index, term_labels in enumerate(labels[1:], 1):
         held |= set(term_labels)
         total += math.prod(sizes[label] for label in held)
-        held &= kept.union(*labels[index + 1 :])
+        held = {x for x in held if x in kept or len(x) > 1 or last[x] > index}
     return total
 
 

@@ -18,11 +18,13 @@ Source: Han, Mao, Dally, Deep Compression, ICLR 2016.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
+from onnx import numpy_helper
 
 from graphopt.ir.graph import Constant, Node, element_bits
 from graphopt.ir.model import Model
@@ -71,6 +73,10 @@ MAX_CHAIN = 64
 """Nodes between a constant and what computes with it that are looked through."""
 
 
+ARITY = 16
+"""Inputs of operators to which it matters where a tensor is read."""
+
+
 @dataclass(frozen=True)
 class Use:
     """What a stored tensor is read for.
@@ -88,21 +94,36 @@ class Use:
 
 def sparse_rate(model: Model) -> float | None:
     """Zero weights / weights; None where there are no weights."""
-    return _rate(model, _zeros)
+    weights = zeros = 0
+    for constant, use in _weights(model):
+        values, left_out = _elements(constant)
+        weights += values.size + left_out
+        zeros += _zeros(values, use)
+        if left_out:
+            zeros += left_out * _zeros(np.zeros(1, values.dtype), use)
+    return zeros / weights if weights else None
 
 
 def shared_rate(model: Model) -> float | None:
     """Weights that share their stored value with another / weights; None where there are no weights."""
-    return _rate(model, _shared)
-
-
-def _rate(model: Model, count: Callable[[np.ndarray, Use], int]) -> float | None:
-    weights = found = 0
+    weights = shared = 0
     for constant, use in _weights(model):
-        values = constant.values
-        weights += values.size
-        found += count(values, use)
-    return found / weights if weights else None
+        values, left_out = _elements(constant)
+        weights += values.size + left_out
+        if left_out:
+            values = np.append(values, np.zeros(1, values.dtype))
+            shared += left_out - 1
+        shared += _shared(values, use)
+    return shared / weights if weights else None
+
+
+def _elements(constant: Constant) -> tuple[np.ndarray, int]:
+    """The elements that are stored, and how many zeros a sparse tensor leaves out."""
+    stored = constant.stored
+    if stored is None or not isinstance(stored.tensor, onnx.SparseTensorProto):
+        return constant.values, 0
+    values = numpy_helper.to_array(stored.tensor.values)
+    return values, math.prod(constant.shape) - values.size
 
 
 def _weights(model: Model) -> Iterator[tuple[Constant, Use]]:
@@ -123,14 +144,14 @@ def _weights(model: Model) -> Iterator[tuple[Constant, Use]]:
 
 def _use(constant: Constant, tensor: gs.Tensor) -> Use | None:
     """What computes with a constant, through what leaves its elements as they are."""
-    numbers = constant.dtype.kind == "f" or element_bits(constant.dtype) < 8 or _is_byte(constant)
+    numbers = _holds_numbers(constant.dtype)
     stack: list[tuple[gs.Tensor, Constant | None]] = [(tensor, None)]
     seen: set[int] = set()
     while stack:
         read, codebook = stack.pop()
         for node in users(read) if id(read) not in seen else ():
             seen.add(id(read))
-            index = next(i for i, entry in enumerate(node.inputs) if entry is read)
+            index = next((i for i, entry in enumerate(node.inputs[:ARITY]) if entry is read), ARITY)
             if node.op in TRANSPARENT and index == 0 and node.outputs:
                 stack.append((node.outputs[0], codebook))
             elif node.op == "Gather" and len(node.inputs) > 1 and codebook is None:
@@ -144,8 +165,10 @@ def _use(constant: Constant, tensor: gs.Tensor) -> Use | None:
     return None
 
 
-def _is_byte(constant: Constant) -> bool:
-    return constant.dtype.itemsize == 1 and constant.dtype.kind != "b"
+def _holds_numbers(dtype: np.dtype) -> bool:
+    """Whether a type is one that weights are stored in."""
+    narrow = dtype.kind in "iuV" and element_bits(dtype) <= 8
+    return narrow or dtype.kind == "f" or "float" in dtype.name
 
 
 def _constant(tensor: gs.Tensor) -> Constant | None:

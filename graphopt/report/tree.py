@@ -103,7 +103,8 @@ class Report:
         data: what was judged on; None where no data was given.
         budget: what could be lost; None where no lossy pass ran.
         gates: every candidate of a lossy pass, in the order judged.
-        gate: the result as a whole against the budget; None where nothing lossy is in it.
+        gate: the result as a whole against the budget; None where there was no data to judge with, or no
+            reason to.
         measures: metrics of the result, by output.
         latency: None where it was not measured.
         simplification: bytes of the result / bytes of the original.

@@ -40,7 +40,9 @@ def test_zeros_and_repeats_of_floats() -> None:
     assert rate_of("y = Add (x, w)", w=values) == (2 / 8, (8 - 6) / 8)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float16, ml_dtypes.bfloat16, np.int8, ml_dtypes.int4])
+@pytest.mark.parametrize(
+    "dtype", [np.float64, np.float16, ml_dtypes.bfloat16, np.int8, ml_dtypes.int4]
+)
 def test_every_type_of_weights(dtype) -> None:
     values = np.array([0, 0, 1, 1, 2, -3, 4, 5]).astype(dtype)
     assert rate_of("w = Cast <to = 1> (q) y = Add (x, w)", q=values) == (2 / 8, 2 / 8)
@@ -136,7 +138,9 @@ def test_a_sparse_tensor_counts_as_what_it_stands_for() -> None:
     values = numpy_helper.from_array(np.array([1, 2], F), "w")
     indices = numpy_helper.from_array(np.array([3, 5]), "i")
     made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [8]))
-    assert sparse_rate(Model.load(made)) == 6 / 8
+    held = Model.load(made)
+    assert (sparse_rate(held), shared_rate(held)) == (6 / 8, 5 / 8)
+    assert held.constants()[0].stored._array is None, "it was never made dense"
 
 
 def test_a_model_without_weights_has_no_rate() -> None:
