@@ -247,3 +247,13 @@ def test_compare_judges_by_a_budget(tmp_path, capsys) -> None:
     assert found["gate"]["verdict"] == "pass"
     assert found["gate"]["samples"] == 1285
     assert {m["metric"].split("@")[0] for m in found["measures"]} >= {"top1", "cosine", "sqnr"}
+
+
+def test_a_pass_that_needs_data_says_so_before_any_work(monkeypatch) -> None:
+    from graphopt.errors import UsageError
+    from graphopt.optimizer import optimize
+    from graphopt.passes.quantization.quantize_weights import QuantizeWeights
+
+    monkeypatch.setattr(QuantizeWeights, "needs", frozenset({"data"}))
+    with pytest.raises(UsageError, match="'quantize-weights' needs data"):
+        optimize(MODEL, passes=["quantize-weights"])

@@ -51,7 +51,7 @@ def _words() -> list[str]:
 def _drawn(word: str, rng: np.random.Generator) -> np.ndarray:
     """One word as the model sees it."""
     font = ImageFont.load_default(float(rng.integers(26, 38)))
-    paper, ink = rng.integers(170, 256), rng.integers(0, 90)
+    paper, ink = int(rng.integers(170, 256)), int(rng.integers(0, 90))
     left, top, right, bottom = (int(edge) for edge in font.getbbox(word))
     image = Image.new("RGB", (right - left + 4, bottom - top + 8), (paper,) * 3)
     ImageDraw.Draw(image).text((2 - left, 4 - top), word, fill=(ink,) * 3, font=font)
