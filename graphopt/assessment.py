@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ def open_data(
     labels: str | None = None,
     seed: int = 0,
     calibrates: bool = True,
+    split: float | None = None,
 ) -> Dataset:
     """The data that a caller gave, checked against the model.
 
@@ -64,6 +65,7 @@ def open_data(
         labels: the key of the labels.
         seed: of the split.
         calibrates: whether a part of it is kept for passes to look at.
+        split: the share of it for passes to look at, where the caller did not say.
 
     Raises:
         UsageError: it cannot be read or does not fit.
@@ -72,6 +74,8 @@ def open_data(
         return data  # type: ignore[return-value]
     if not isinstance(data, DataOptions):
         data = DataOptions(source=data, labels=labels, seed=seed)
+    if data.split is None and data.calibration is None and data.evaluation is None:
+        data = replace(data, split=split)
     return open_dataset(data, model, calibrates=calibrates)
 
 

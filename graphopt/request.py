@@ -19,6 +19,9 @@ from graphopt.runtime.cache import Cache
 from graphopt.runtime.native import Native
 from graphopt.runtime.providers import Provider, require
 
+UNLIMITED_SPLIT = 7 / 8
+"""The share of the data for passes to look at where nothing limits the loss: an eighth tells what it is."""
+
 NATIVE_BYTES = 3 << 30
 """Address space that native code may use beside six times the model's weights."""
 
@@ -68,6 +71,7 @@ class Request:
             labels=self.labels,
             seed=self.seed,
             calibrates=bool(self.lossy),
+            split=None if self.budget.limited else UNLIMITED_SPLIT,
         )
 
 

@@ -87,7 +87,7 @@ def test_runtimes_fold_the_stored_weights_and_run_floats_as_before(tmp_path) -> 
 
 
 def test_what_loses_too_much_is_eased_by_leaving_out_the_worst_places(tmp_path) -> None:
-    _, unlimited = run(tmp_path, *LOSSY, "--max-drop", "none")
+    _, unlimited = run(tmp_path, *LOSSY, "--max-drop", "50%")
     assert unlimited.gate is not None
     assert unlimited.gate.drop is not None
     limit = unlimited.gate.drop / 2
@@ -144,6 +144,8 @@ def test_no_gate_with_max_drop_none_but_the_report_still_says_the_loss(tmp_path)
     assert report.gate is not None
     assert report.gate.limit is None
     assert report.gate.drop is not None
+    assert report.data is not None
+    assert report.data.calibration == 1024  # more does not help a pass
 
 
 def test_without_data_lossy_passes_run_and_the_report_says_that_nothing_judged_them(
