@@ -21,7 +21,7 @@ from graphopt.quality.metrics.base import Metric, Observed, Rows
 from graphopt.quality.metrics.labels import require
 from graphopt.quality.metrics.outputs import as_numbers, is_float
 from graphopt.quality.metrics.pooling import quotient, weighted_sums
-from graphopt.quality.metrics.user_function import UserFunction, load_function
+from graphopt.quality.user_function import UserFunction, load_function
 
 
 @dataclass(frozen=True)

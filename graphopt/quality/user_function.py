@@ -28,12 +28,12 @@ class UserFunction:
 
     Attributes:
         text: as it was named.
-        folder: where it finds its modules.
+        folder: where it finds its modules; None for one that the caller has already.
         call: the function itself.
     """
 
     text: str
-    folder: Path
+    folder: Path | None
     call: Callable[..., Any] = field(repr=False)
 
     def __call__(self, *arguments: Any) -> Any:
@@ -59,15 +59,17 @@ def load_function(text: str) -> UserFunction:
     is_file = where.endswith(".py")
     folder = Path(where).resolve().parent if is_file else Path.cwd()
     if is_file and not Path(where).is_file():
-        raise UsageError(f"there is no file {printable(where)!r}", "Check the path")
+        raise UsageError(f"cannot read {printable(text)}: no such file", "Check the path")
     with running(text, folder):
         module = _file(Path(where)) if is_file else _module(where)
-    found = getattr(module, name, None)
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         near = difflib.get_close_matches(name, known, 3)
         raise UsageError(
-            f"{printable(where)!r} has no function {printable(name)!r}",
+            f"{printable(where)} has no function {printable(name)!r}",
             f"Did you mean {' or '.join(map(printable, near))}?" if near else "",
         )
     return UserFunction(text, folder, found)
@@ -97,17 +99,18 @@ def _file(path: Path) -> ModuleType:
 
 
 @contextmanager
-def running(text: str, folder: Path) -> Iterator[None]:
+def running(text: str, folder: Path | None) -> Iterator[None]:
     """Let code of the user's run: imports look into its folder first, errors are blamed on it.
 
     Args:
         text: the function as it was named.
-        folder: where it finds its modules.
+        folder: where it finds its modules; None: where Python finds them anyway.
 
     Raises:
         UsageError: it raised something, or tried to end the program.
     """
-    sys.path.insert(0, str(folder))
+    if folder is not None:
+        sys.path.insert(0, str(folder))
     try:
         yield
     except GraphoptError:
@@ -115,21 +118,31 @@ def running(text: str, folder: Path) -> Iterator[None]:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - it is the user's code, whatever it raises
         what = type(error).__name__ + (f": {error}" if str(error) else "")
         raise UsageError(
-            f"{printable(text)} failed with {printable(what, 500)}{_place(error, folder)}"
+            f"the function {printable(text)} failed with {printable(what, 500)}"
+            f"{_place(error, folder)}"
         ) from None
     finally:
-        with suppress(ValueError):
-            sys.path.remove(str(folder))
+        if folder is not None:
+            with suppress(ValueError):
+                sys.path.remove(str(folder))
 
 
-def _place(error: BaseException, folder: Path) -> str:
-    """The line to look at: the last one that ran in the user's folder."""
+def _place(error: BaseException, folder: Path | None) -> str:
+    """The line to look at: the last one that ran in the user's folder, or outside of packages."""
     if isinstance(error, SyntaxError) and error.filename:
         return f" (line {error.lineno} of {printable(Path(error.filename).name)})"
     frames = [
         (Path(frame.filename), frame.lineno)
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "site-packages" not in frame.filename
+        if "site-packages" not in frame.filename and not frame.filename.startswith("<")
     ]
-    own = [(path, line) for path, line in frames if path.is_relative_to(folder)]
+    own = [
+        (path, line)
+        for path, line in frames
+        if (path.is_relative_to(folder) if folder is not None else not _is_ours(path))
+    ]
     return f" (line {own[-1][1]} of {printable(own[-1][0].name)})" if own else ""
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_relative_to(Path(__file__).parent) or path == Path(importlib.__file__ or "")
