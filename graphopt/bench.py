@@ -230,7 +230,7 @@ def measure_latency(
 
 def profile_nodes(
     model: Model,
-    feeds: Feeds,
+    feeds: Feeds | None = None,
     *,
     provider: Provider = Provider(),  # noqa: B008 - a frozen value
     threads: int = 1,
@@ -240,7 +240,7 @@ def profile_nodes(
 
     Args:
         model: the model.
-        feeds: what it runs on.
+        feeds: what it runs on; drawn at random where this is None.
         provider: what runs it.
         threads: threads for one operator.
         memory_bytes: address space that the runtime may use on the CPU.
@@ -253,6 +253,7 @@ def profile_nodes(
     runs = max(min(PROFILE_RUNS, PROFILE_EVENTS // nodes), 1)
     limit = provider.address_space(memory_bytes)
     with Native(limit, REQUEST_SECONDS) as native, written({"model": model}) as paths:
+        feeds = _found_feeds(model, native) if feeds is None else feeds
         try:
             found: list[NodeSeconds] = native.call(
                 "profile", paths["model"], feeds, runs, PROFILE_SECONDS, threads, str(provider)

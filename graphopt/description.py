@@ -44,6 +44,8 @@ def describe(
             if isinstance(dim, Expr) and bindings:
                 size = bindings.get((tensor.name, axis), 1)
                 symbols.update(dict.fromkeys(symbols_of(dim), size))
+    if symbols:
+        facts = infer(model.graph, model.functions, sizes=symbols)
     file = Path(path) if path is not None else model.path
     data = file.read_bytes() if file is not None and file.is_file() else b""
     return ModelInfo(
@@ -55,10 +57,10 @@ def describe(
         nodes=count_nodes(model.scopes()),
         parameters=count_parameters(model),
         weight_bytes=model.weight_bytes(),
-        macs=count_macs(model, facts, symbols),
+        macs=count_macs(model, facts),
         inputs=[tensor_info(t) for t in model.graph.inputs],
         outputs=[tensor_info(t) for t in model.graph.outputs],
-        runtime_bytes=runtime_bytes(model, facts, symbols),
+        runtime_bytes=runtime_bytes(model, facts),
         sparse_rate=sparse_rate(model) if rates else None,
         shared_rate=shared_rate(model) if rates else None,
     )

@@ -31,6 +31,7 @@ from graphopt.runtime.environment import environment
 from graphopt.runtime.evaluation import Evaluator
 from graphopt.runtime.native import Native
 from graphopt.runtime.observing import Stream, observe
+from graphopt.runtime.providers import Provider, require
 
 RUN_SECONDS = 20.0
 """How long one run of a model may take while exact passes are judged."""
@@ -48,6 +49,7 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         weights = request.model.weight_bytes()
         memory = request.limits.memory_bytes
         native = stack.enter_context(running_native(request.running, weights, memory))
+        device = require(native, Provider.parse(request.running.provider))
         run = _Run(request, native, dataset)
         stack.callback(run.close)
         run.passes()
@@ -69,7 +71,7 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         output=after,
         steps=run.outcome.steps,
         seconds=round(time.perf_counter() - started, 3),
-        environment=environment(),
+        environment=environment(device, request.running.threads),
         warnings=run.warnings,
         exit_code=BudgetError.exit_code if request.strict and run.dropped else 0,
         simplification=after.file_bytes / before.file_bytes if before.file_bytes else None,

@@ -92,6 +92,6 @@ def running_native(
     """
     provider = Provider.parse(how.provider)
     memory = memory_bytes or NATIVE_BYTES + 6 * weight_bytes
-    with Native(memory if provider.kind == "cpu" else None, how.seconds) as native:
+    with Native(provider.address_space(memory), how.seconds) as native:
         require(native, provider)
         yield native

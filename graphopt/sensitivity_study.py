@@ -151,7 +151,7 @@ def sensitivity(
         before=before,
         samples=evaluation.samples,
         rows=rows,
-        environment=environment(),
+        environment=environment(threads=how.threads),
         warnings=list(dataset.warnings),
     )
 

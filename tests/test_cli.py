@@ -273,3 +273,10 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert b"optimize" in done.stdout
+
+
+def test_bench_shows_where_the_time_goes(model, capsys) -> None:
+    assert call("bench", model, "--rounds", "5", "--profile", "--json", "-") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [node["op"] for node in found["nodes"][0]]
+    assert sum(node["share"] for node in found["nodes"][0]) <= 1.001

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 HEIGHT, WIDTH = 48, 192
 BATCH = 16
-WORDS = 400
+WORDS = 1200
 SOURCES = ("argparse", "decimal", "difflib", "email", "inspect", "logging", "random", "statistics")
 
 

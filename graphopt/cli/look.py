@@ -97,7 +97,11 @@ def compare(
 @PROVIDER
 @JSON
 @click.option(
-    "--rounds", type=click.IntRange(5), default=50, show_default=True, help="Rounds to time."
+    "--rounds",
+    type=click.IntRange(5),
+    default=240,
+    show_default=True,
+    help="Rounds to time at most.",
 )
 @click.option(
     "--threads",
@@ -112,6 +116,7 @@ def compare(
     show_default=True,
     help="ONNX Runtime's own graph optimizations.",
 )
+@click.option("--profile", is_flag=True, help="Show where the time goes, node by node.")
 @talk
 def bench(
     models: tuple[str, ...],
@@ -121,6 +126,7 @@ def bench(
     rounds: int,
     threads: int,
     ort_optimizations: bool,
+    profile: bool,
 ) -> None:
     """Time one model, or two against each other, in interleaved rounds.
 
@@ -129,9 +135,11 @@ def bench(
     """
     from dataclasses import asdict
 
+    from graphopt.bench import DEAREST, profile_nodes
     from graphopt.bench import bench as run
     from graphopt.ir.model import Model
     from graphopt.quality.data import first_feeds, open_dataset
+    from graphopt.runtime.providers import Provider
 
     if len(models) > 2:
         raise UsageError("bench takes one model or two")
@@ -148,8 +156,18 @@ def bench(
             optimizations=ort_optimizations,
             provider=provider,
         )
-    write_json(json_path, dumps(asdict(found)))
+    profiles = []
+    if profile:
+        how = Provider.parse(provider)
+        profiles = [
+            profile_nodes(model, feeds, provider=how, threads=threads)[:DEAREST] for model in loaded
+        ]
+    nodes = [[asdict(node) for node in part] for part in profiles]
+    write_json(json_path, dumps({**asdict(found), "nodes": nodes}))
     if json_path != "-":
-        from graphopt.report.terminal import render_bench
+        from graphopt.report.terminal import render_bench, render_profile
 
-        settings().console(stderr=False).print(render_bench(found))
+        console = settings().console(stderr=False)
+        console.print(render_bench(found))
+        for path, part in zip(models, profiles, strict=False):
+            console.print(render_profile(path, part))

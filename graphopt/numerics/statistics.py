@@ -1,13 +1,13 @@
 """Statistics of timings: medians, and how sure one can be of a ratio.
 
-Timings on a shared machine are skewed and drift. So two models are timed in turns, each round gives one
-ratio, and the median ratio gets a confidence interval by the bootstrap (Efron, 1979) over rounds.
+Timings on a shared machine are skewed and drift. So two models are timed in turns, and each round gives one
+ratio.
 
 Rounds of one session are not independent: where its memory lies biases all of them. Where sessions are opened
-anew in several blocks, a block is one observation: the logarithm of the median ratio of its rounds. On a busy
-machine some blocks are far off, so a fifth of them is trimmed from either side, and the mean of the others gets
-the interval of Yuen (1974): with n blocks of which g are trimmed from a side, h = n - 2 g left, and s the
-deviation of the blocks once the trimmed ones are moved to the nearest one left,
+anew in several blocks, a block is one observation: the logarithm of the median ratio of its rounds. On a
+busy machine some blocks are far off, so a fifth of them is trimmed from either side, and the mean of the
+others gets the interval of Yuen (1974): with n blocks of which g are trimmed from a side, h = n - 2 g left,
+and s the deviation of the blocks once the trimmed ones are moved to the nearest one left,
 
     mean +- t(h - 1) s sqrt((n - 1) / (h (h - 1)))
 """
@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,6 @@ def spread(seconds: list[float]) -> Spread:
     """The median and the spread of timings."""
     p10, p50, p90 = np.percentile(seconds, [10, 50, 90])
     return Spread(float(p50), float(p10), float(p90))
-
-
-def ratio(numerator: list[float], denominator: list[float], confidence: float = 0.95) -> Ratio:
-    """The median of the ratios of rounds, with a bootstrap confidence interval.
-
-    Args:
-        numerator: seconds of each round.
-        denominator: seconds of the same rounds, of what to compare with.
-        confidence: of the interval.
-    """
-    ratios = np.asarray(numerator) / np.asarray(denominator)
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(ratios), (RESAMPLES, len(ratios)))
-    medians = np.median(ratios[picks], axis=1)
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Ratio(float(np.median(ratios)), float(low), float(high))
 
 
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201)

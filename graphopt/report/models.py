@@ -65,7 +65,7 @@ class SpreadInfo:
 
 @dataclass(frozen=True)
 class RatioInfo:
-    """A ratio of timings: the median over rounds and its confidence interval."""
+    """A ratio of timings: the trimmed mean over blocks of the median over rounds, and its interval."""
 
     median: float
     low: float

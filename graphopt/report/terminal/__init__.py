@@ -1,6 +1,11 @@
 """What a person reads on a terminal: pure functions from results to rich renderables."""
 
-from graphopt.report.terminal.looks import render_bench, render_comparison, render_model
+from graphopt.report.terminal.looks import (
+    render_bench,
+    render_comparison,
+    render_model,
+    render_profile,
+)
 from graphopt.report.terminal.measures import (
     render_explanation,
     render_sensitivity,
@@ -14,6 +19,7 @@ __all__ = [
     "render_comparison",
     "render_explanation",
     "render_model",
+    "render_profile",
     "render_report",
     "render_sensitivity",
     "render_story",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from graphopt.bench import Bench
     from graphopt.compare import Comparison
     from graphopt.numerics.statistics import Spread
-    from graphopt.report.models import ModelInfo
+    from graphopt.report.models import ModelInfo, NodeTime
 
 
 def render_model(info: ModelInfo, operators: dict[str, int], findings: list[str]) -> RenderableType:
@@ -129,6 +130,15 @@ def render_bench(found: Bench) -> RenderableType:
         )
         parts.append(Text(f"the second is: {found.claim}", style="bold"))
     return Group(*parts)
+
+
+def render_profile(path: str, nodes: Sequence[NodeTime]) -> RenderableType:
+    """Where the time of a model goes: its dearest nodes as the runtime runs them."""
+    table = table_of(f"{printable(path)}: node", "operator", "time", "share")
+    for node in nodes:
+        name = printable(node.name, 60) or node.op
+        table.add_row(name, printable(node.op), duration(node.seconds), f"{100 * node.share:.1f} %")
+    return Group(Text(""), table)
 
 
 def _spread(found: Spread) -> tuple[str, str, str]:
