@@ -33,6 +33,9 @@ from graphopt.runtime.native import Native
 from graphopt.runtime.observing import Stream, observe
 from graphopt.runtime.providers import Provider, require
 
+TIMING_SECONDS = 30.0
+"""How long original and result are timed, as long as a few rounds of each take less."""
+
 RUN_SECONDS = 20.0
 """How long one run of a model may take while exact passes are judged."""
 
@@ -248,6 +251,7 @@ class _Run:
             feeds[0],
             provider=self.request.running.provider,
             threads=self.request.running.threads or 1,
+            seconds=TIMING_SECONDS,
         )
 
     def close(self) -> None:

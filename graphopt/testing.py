@@ -32,6 +32,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, parser
 
+from graphopt.ir.costs import bytes_in_use
 from graphopt.ir.model import Model
 from graphopt.ir.text import canonical
 from graphopt.options import build, parse_choice
@@ -172,6 +173,8 @@ def check(step: Pass, case: Case, native: Native, limits: Limits | None = None) 
 
 
 def _check_numbers(step: Pass, case: Case, judge: Equivalence, result: Model) -> None:
+    unread = result.weight_bytes() - bytes_in_use(result.scopes())
+    assert step.exact or unread <= 0, f"{unread} bytes of constants are left that nothing reads"
     verdict = judge.judge(result)
     if step.exact or verdict.passed:
         assert verdict.passed, f"not proven equal: {verdict.why}"

@@ -72,7 +72,10 @@ class QuantizeWeights(LossyPass):
         weights = _weights(context, self.smallest)
         for choice in chosen:
             weight, axes = weights[choice.where]
-            yield Edit(_store(weight, axes, int(choice.level)), f"{choice.where} {choice.what}")
+            reader = _store(weight, axes, int(choice.level))
+            for scope in context.scopes():
+                discard(scope, weight)
+            yield Edit(reader, f"{choice.where} {choice.what}")
 
 
 def _weights(context: Context, smallest: int) -> dict[str, tuple[Constant, tuple[int, ...]]]:
@@ -124,5 +127,4 @@ def _store(weight: Constant, axes: tuple[int, ...], bits: int) -> Node:
     redirect(weight, product)
     insert(near, "Cast", [integers], [floats], {"to": kind}, name=f"{weight.name}/Cast")
     insert(near, "Mul", [floats, scales], [product], name=f"{weight.name}/Mul")
-    discard(scope, weight)
     return near
