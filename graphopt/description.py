@@ -10,13 +10,12 @@ from typing import Literal
 from onnx import helper
 
 from graphopt.ir.costs import count_macs, count_nodes, count_parameters
+from graphopt.ir.frames import symbol_sizes
 from graphopt.ir.graph import Variable
 from graphopt.ir.inference import infer
 from graphopt.ir.liveness import runtime_bytes
 from graphopt.ir.model import Model
 from graphopt.ir.rates import shared_rate, sparse_rate
-from graphopt.numerics.dims import Expr
-from graphopt.numerics.dims import symbols as symbols_of
 from graphopt.quality.equivalence import Verdict
 from graphopt.report import ModelInfo, TensorInfo, VerdictInfo
 
@@ -38,12 +37,7 @@ def describe(
         rates: whether to look at every weight for the sparse and the shared rate.
     """
     facts = infer(model.graph, model.functions)
-    symbols: dict[str, int] = {}
-    for tensor in model.graph.inputs:
-        for axis, dim in enumerate(facts.shape(tensor) or ()):
-            if isinstance(dim, Expr) and bindings:
-                size = bindings.get((tensor.name, axis), 1)
-                symbols.update(dict.fromkeys(symbols_of(dim), size))
+    symbols = symbol_sizes(model, facts, bindings or {})
     if symbols:
         facts = infer(model.graph, model.functions, sizes=symbols)
     file = Path(path) if path is not None else model.path

@@ -163,6 +163,7 @@ class _Run:
             data=self.dataset,
             observe=self._observe if self.dataset is not None else None,
             seed=request.seed,
+            bindings=self.judge.bindings(),
         )
 
     def _observe(

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.description import describe
+from graphopt.ir.channels import ChannelGroup, find_groups
+from graphopt.ir.costs import count_macs
 from graphopt.ir.graph import STANDARD_DOMAINS, Constant
+from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import is_used
 from graphopt.report import ModelInfo
@@ -68,6 +71,65 @@ def inspect_model(source: str | os.PathLike[str] | Model) -> Inspection:
         [function.name for function in model.functions],
         {entry.key: entry.value for entry in header.metadata_props},
         _findings(model, constants),
+    )
+
+
+@dataclass(frozen=True)
+class ChannelInfo:
+    """A channel group in figures.
+
+    Attributes:
+        name: of the group.
+        unit: what it consists of: ``channel``, ``neuron``, ``head`` or ``hidden unit``.
+        size: how many units there are.
+        members: how many axes of tensors they lie along.
+        producers: nodes whose weights make them.
+        consumers: nodes that sum over them.
+        parameters: that leave with one unit.
+        macs: that leave with one unit, dynamic dimensions taken as 1; as far as proven.
+        macs_share: what leaves of the model's MACs with the whole group; None where they are not known.
+        locked: why nothing of it may be cut; empty where it may.
+    """
+
+    name: str
+    unit: str
+    size: int
+    members: int
+    producers: list[str]
+    consumers: list[str]
+    parameters: int
+    macs: int
+    macs_share: float | None
+    locked: str
+
+
+def inspect_channels(source: str | os.PathLike[str] | Model) -> list[ChannelInfo]:
+    """Find the channel groups of a model; see ``graphopt.ir.channels``.
+
+    Args:
+        source: a path, or a model that is loaded.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    model = source if isinstance(source, Model) else Model.load(source)
+    facts = infer(model.graph, model.functions)
+    total = count_macs(model, facts)
+    return [_channel_info(group, total) for group in find_groups(model, facts)]
+
+
+def _channel_info(group: ChannelGroup, total: int | None) -> ChannelInfo:
+    return ChannelInfo(
+        name=group.name,
+        unit=group.unit,
+        size=group.size,
+        members=len(group.members),
+        producers=list(group.producers),
+        consumers=list(group.consumers),
+        parameters=group.parameters,
+        macs=group.macs,
+        macs_share=group.macs_of_all / total if total else None,
+        locked=group.locked,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import abc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -112,6 +112,8 @@ class Context:
         macs: multiply-accumulates of nodes on the present facts, by ``id``, with the node itself.
         data: the user's data, of which a pass may look at the calibration part only; None where there is
             none.
+        sizes: of the inputs' symbolic dimensions, as in the inputs that are judged with; 1 where one is
+            missing.
         observe: runs a model over the calibration part and gives statistics of its tensors; None where
             there is no data.
     """
@@ -126,6 +128,7 @@ class Context:
     macs: dict[int, tuple[Node, int]] = field(default_factory=dict)
     data: Dataset | None = None
     observe: Observe | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
     _scopes: list[Scope] | None = None
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
     _tried: set[tuple[str, int]] = field(default_factory=set)

@@ -8,7 +8,7 @@ that earlier passes lost.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ class PassManager:
         data: what passes may look at.
         observe: gives statistics of tensors on that data.
         seed: of the passes' randomness.
+        bindings: sizes of dynamic dimensions in the inputs that are judged with, by input and axis.
     """
 
     judge: Judge | None
@@ -48,6 +49,7 @@ class PassManager:
     data: Dataset | None = None
     observe: Observe | None = None
     seed: int = 0
+    bindings: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def run(self, model: Model, passes: Sequence[Pass]) -> Outcome:
         """Run passes in order on copies of a model.
@@ -62,7 +64,14 @@ class PassManager:
         for group in _stages(passes):
             allowed = min(model.weight_bytes(), outcome.model.weight_bytes())
             stage = Stage(
-                group, self.limits, self.evaluate, allowed, self.data, self.observe, self.seed
+                group,
+                self.limits,
+                self.evaluate,
+                allowed,
+                self.data,
+                self.observe,
+                self.seed,
+                self.bindings,
             )
             if not stage.exact:
                 LossyTrial(self, stage, outcome).run()

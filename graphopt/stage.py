@@ -7,12 +7,13 @@ replayed up to its n-th edit, and a wrong result can be traced to the one edit t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from graphopt.ir.costs import bytes_in_use, count_nodes, known_macs
+from graphopt.ir.frames import symbol_sizes
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope, names_of, tidy
@@ -132,6 +133,7 @@ class Stage:
         data: what passes may look at; None where there is no data.
         observe: gives statistics of tensors on that data.
         seed: of the passes' randomness.
+        bindings: sizes of dynamic dimensions, by input and axis.
     """
 
     passes: Sequence[Pass]
@@ -141,6 +143,7 @@ class Stage:
     data: Dataset | None = None
     observe: Observe | None = None
     seed: int = 0
+    bindings: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -191,14 +194,16 @@ class Stage:
 
     def context(self, model: Model) -> Context:
         """What the passes of this stage may ask for, of one model."""
+        facts = infer(model.graph, model.functions)
         return Context(
             model,
-            infer(model.graph, model.functions),
+            facts,
             self.limits,
             evaluate=self.evaluate,
             rng=np.random.default_rng(self.seed),
             data=self.data,
             observe=self.observe,
+            sizes=symbol_sizes(model, facts, self.bindings),
         )
 
     def _settle(

@@ -18,21 +18,33 @@ if TYPE_CHECKING:
 
 @click.command()
 @MODEL
+@click.option(
+    "--channels", is_flag=True, help="Show which channels can be cut, and which not and why."
+)
 @JSON
 @talk
-def inspect(model: str, json_path: str | None) -> None:
+def inspect(model: str, channels: bool, json_path: str | None) -> None:
     """Show what MODEL consists of."""
     from dataclasses import asdict
 
-    from graphopt.inspection import inspect_model
+    from graphopt.inspection import inspect_channels, inspect_model
+    from graphopt.ir.model import Model
 
-    found = inspect_model(model)
-    write_json(json_path, dumps(asdict(found)))
+    loaded = Model.load(model)
+    found = inspect_model(loaded)
+    groups = inspect_channels(loaded) if channels else None
+    result = asdict(found)
+    if groups is not None:
+        result["channels"] = [asdict(group) for group in groups]
+    write_json(json_path, dumps(result))
     if json_path != "-":
-        from graphopt.report.terminal import render_model
+        from graphopt.report.terminal.looks import render_channels, render_model
 
         console = settings().console(stderr=False)
         console.print(render_model(found.model, found.operators, found.findings))
+        if groups is not None:
+            console.print()
+            console.print(render_channels(groups))
 
 
 @click.command()

@@ -39,8 +39,10 @@ def filled_tensor(visit: Visit) -> Axes:
 
 @follows("Shape")
 def shape(visit: Visit) -> Axes:
-    """Sizes, which are told as they were."""
-    visit.axes(0)
+    """Sizes, which are told as they were; but where a graph returns them, they stay."""
+    axes = visit.axes(0)
+    if visit.node.outputs[0].is_output:
+        visit.lock(axes, f"the graph returns the sizes that {visit.label} tells")
     return [visit.fixed()]
 
 
@@ -200,6 +202,7 @@ def gather(visit: Visit) -> Axes:
     axis = int(visit.node.attrs.get("axis", 0)) % len(axes)
     indices = literal(visit.node.inputs[1])
     if indices is not None and indices.ndim == 1 and axes[axis].ndim and len(indices) > 1:
+        visit.lock(picked, f"{visit.label} reads it as positions")
         return [*axes[:axis], axes[axis][indices], *axes[axis + 1 :]]
     if indices is not None and indices.size == 1 and axes[axis].ndim:
         visit.lock([axes[axis][indices.reshape(-1)]], f"{visit.label} picks it")

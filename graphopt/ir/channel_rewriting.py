@@ -4,6 +4,7 @@
     Split                   sizes of the parts       GroupNormalization    num_groups
     Slice, Gather           positions                Reshape, Expand, ConstantOfShape, Resize    sizes
     Shape                   tells the old sizes      Constant              its contents
+    Squeeze                 its axes
 
 Shape tells the old sizes so that all that a model computes of sizes stays as it was; where such a number
 then says how large a tensor becomes, the new size is put in its place. So nothing has to be known of the
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_graphsurgeon as gs
 
-from graphopt.ir.arguments import dims
+from graphopt.ir.arguments import AXES_INPUT_SINCE, axes_given, dims
 from graphopt.ir.channel_choice import Places, Removal
 from graphopt.ir.channel_movement import entries_of, slice_bounds
 from graphopt.ir.channel_visit import literal
@@ -224,6 +225,18 @@ def _copied(rewriting: Rewriting, node: Node, given: Sequence[int | None]) -> di
     return {axis: rewriting.size(data, axis) for axis in copied}
 
 
+def _squeeze(rewriting: Rewriting, node: Node) -> None:
+    """The axes of one place, by name: an axis that is cut down to one place is none of them."""
+    given, _ = axes_given(node, rewriting.facts)
+    if given or not rewriting.removal.input(node, 0):
+        return
+    axes = [axis for axis, dim in enumerate(rewriting.shape(node.inputs[0])) if dim == 1]
+    if node.graph is not None and int(node.graph.opset) < AXES_INPUT_SINCE["Squeeze"]:
+        node.attrs["axes"] = axes
+    else:
+        rewriting.give(node, 1, np.array(axes, np.int64))
+
+
 def _recurrent(rewriting: Rewriting, node: Node) -> None:
     """The hidden units that stay."""
     count = _count(rewriting.removal.input(node, 2), 2)
@@ -267,5 +280,6 @@ _REWRITERS: dict[str, Rewriter] = {
     "Resize": _target(3),
     "Slice": _slice,
     "Split": _split,
+    "Squeeze": _squeeze,
 }
 """How the numbers that a node says change, by operator."""

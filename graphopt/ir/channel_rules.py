@@ -43,6 +43,7 @@ def elementwise(visit: Visit) -> Axes:
 @follows("CastLike")
 def cast_like(visit: Visit) -> Axes:
     """The second operand gives its type only."""
+    visit.axes(1)
     return visit.axes(0)
 
 
@@ -59,7 +60,7 @@ def dropout(visit: Visit) -> list[Axes]:
 def batch_normalization(visit: Visit) -> Axes:
     """Four numbers a channel."""
     axes = visit.axes(0)
-    if len(axes) < 2 or visit.node.attrs.get("training_mode", 0) or len(visit.node.outputs) > 1:
+    if len(axes) < 2 or visit.node.attrs.get("training_mode", 0) or visit.results > 1:
         raise UnfollowedError(f"{visit.label} is in training mode")
     for index in range(1, 5):
         visit.join(axes[1], visit.axes(index)[0])
@@ -159,7 +160,7 @@ def reverse_sequence(visit: Visit) -> Axes:
 )
 def pool(visit: Visit) -> Axes:
     """Spatial axes stay, each channel is pooled by itself."""
-    if len([t for t in visit.node.outputs if t.name]) > 1:
+    if visit.results > 1:
         raise UnfollowedError(f"{visit.label} tells places among all channels")
     axes = visit.axes(0)
     visit.lock(axes[2:], f"{visit.label} slides over it")

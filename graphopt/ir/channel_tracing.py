@@ -12,6 +12,7 @@ constant: all of them must agree on what leaves. Each reader of a small one gets
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import onnx_graphsurgeon as gs
 
@@ -32,7 +33,7 @@ TIED_ELEMENTS = 1024
 OLDEST_OPSET = 9
 """Operator set since which there is Where, and broadcasting is what numpy does."""
 
-FAILURES = (ArithmeticError, LookupError, TypeError, ValueError)
+FAILURES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def _per_output(answer: Axes | list[Axes]) -> list[Axes]:
@@ -130,7 +131,9 @@ class Tracer:
         why = f"{named(node)} is not followed"
         if rule is not None and self.opset >= OLDEST_OPSET:
             try:
-                found = _per_output(rule(Visit(self, node)))
+                visit = Visit(self, node)
+                found = _per_output(rule(visit))
+                self._touch(node, f"{named(node)} reads it as sizes or positions", visit.asked)
             except UnfollowedError as error:
                 why = str(error)
             except FAILURES as error:
@@ -150,26 +153,25 @@ class Tracer:
                 if stored is not None:
                     self.trace.uses.append(Use(tensor, stored, node, index))
 
-    def _touch(self, node: Node, why: str) -> None:
-        """Keep everything that a node reads."""
+    def _touch(self, node: Node, why: str, asked: Collection[int] | None = None) -> None:
+        """Keep what a node reads: everything, or the computed tensors that its rule did not ask for."""
         for index, tensor in enumerate(node.inputs):
-            if tensor.name or isinstance(tensor, Constant):
-                for atoms in self.axes(node, index) or []:
-                    self.trace.atoms.lock(atoms, why)
+            known = asked is not None and (index in asked or isinstance(tensor, Constant))
+            if known or not (tensor.name or isinstance(tensor, Constant)):
+                continue
+            for atoms in self.axes(node, index) or []:
+                self.trace.atoms.lock(atoms, why)
 
     def _store(self, graph: Graph, tensor: gs.Tensor, axes: Axes | None, why: str) -> Axes | None:
         """Note the axes of a tensor; without a rule's word on them they are fixed."""
         shape = self.facts.shape(tensor)
-        fixed = self.trace.atoms.fixed(why)
-        if axes is None:
-            stored = None if shape is None else [fixed] * len(shape)
-        elif shape is None or len(shape) != len(axes):
-            for atoms in axes:
+        stored = axes
+        if axes is None or shape is None or len(shape) != len(axes):
+            if axes is not None:
                 why = f"the rank of {printable(tensor.name)!r} is not proven"
+            for atoms in axes or []:
                 self.trace.atoms.lock(atoms, why)
-            stored = None if shape is None else [fixed] * len(shape)
-        else:
-            stored = axes
+            stored = None if shape is None else [self.trace.atoms.fixed(why)] * len(shape)
         if stored is not None and shape is not None:
             stored = [self._fitted(a, dim) for a, dim in zip(stored, shape, strict=True)]
         self._axes[id(tensor)] = stored

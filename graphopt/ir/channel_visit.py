@@ -117,11 +117,17 @@ class Visit:
         self.atoms = tracer.trace.atoms
         self.facts = tracer.facts
         self.opset = tracer.opset
+        self.asked: set[int] = set()
 
     @property
     def label(self) -> str:
         """The node's operator and name."""
         return named(self.node)
+
+    @property
+    def results(self) -> int:
+        """How many outputs are asked for."""
+        return sum(bool(tensor.name) for tensor in self.node.outputs)
 
     def has(self, index: int) -> bool:
         """Whether this input is given."""
@@ -133,6 +139,7 @@ class Visit:
         Raises:
             UnfollowedError: its rank is not known.
         """
+        self.asked.add(index)
         found = self.tracer.axes(self.node, index)
         if found is None:
             raise UnfollowedError(f"{self.label} reads a tensor of unknown rank")

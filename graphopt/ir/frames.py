@@ -20,7 +20,7 @@ from graphopt.ir.inference.constants import FAILURES
 from graphopt.ir.inference.engine import MAX_DEPTH, Engine, opset_of
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import input_or_none, producer
-from graphopt.numerics.dims import Dim, evaluate, symbols
+from graphopt.numerics.dims import Dim, Expr, evaluate, symbols
 
 FIRST_SYMBOL = 1 << 40
 """Where the numbers of unknown dimensions in the bodies of functions begin: beyond all that facts use."""
@@ -28,6 +28,25 @@ FIRST_SYMBOL = 1 << 40
 
 class UnprovenError(ValueError):
     """A size does not follow from the shapes of the inputs."""
+
+
+def symbol_sizes(
+    model: Model, facts: Facts, bindings: Mapping[tuple[str, int], int]
+) -> dict[str, int]:
+    """The symbolic dimensions of a model's inputs as sizes.
+
+    Args:
+        model: the model.
+        facts: what is proven of its tensors.
+        bindings: sizes by input and axis; 1 where one is missing, nothing where all are.
+    """
+    found: dict[str, int] = {}
+    for tensor in model.graph.inputs if bindings else ():
+        for axis, dim in enumerate(facts.shape(tensor) or ()):
+            if isinstance(dim, Expr):
+                size = bindings.get((tensor.name, axis), 1)
+                found.update(dict.fromkeys(symbols(dim), size))
+    return found
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from graphopt.report.terminal.tables import LISTED, STYLES, table_of
 if TYPE_CHECKING:
     from graphopt.bench import Bench
     from graphopt.compare import Comparison
+    from graphopt.inspection import ChannelInfo
     from graphopt.numerics.statistics import Spread
     from graphopt.report.models import ModelInfo, NodeTime
 
@@ -42,6 +43,35 @@ def render_model(info: ModelInfo, operators: dict[str, int], findings: list[str]
         ops.add_row(printable(op), str(count))
     notes = [Text(f"note: {printable(line, 500)}", style="yellow") for line in findings]
     return Group(Text(printable(info.path), style="bold"), table, Text(""), ops, *notes)
+
+
+def render_channels(groups: list[ChannelInfo]) -> RenderableType:
+    """Channel groups: those that can be cut, and why the others cannot."""
+    free = [group for group in groups if not group.locked]
+    locked = [group for group in groups if group.locked]
+    units = sum(group.size for group in free)
+    head = f"{len(free)} groups of channels can be cut ({units} units), {len(locked)} are locked"
+    parts: list[RenderableType] = [Text(head, style="bold")]
+    if free:
+        table = table_of("group", "units", "of", "members", "MACs", "parameters")
+        for group in free:
+            table.add_row(*_group(group), _share(group), number(group.parameters * group.size))
+        parts.append(table)
+    if locked:
+        table = table_of("locked group", "units", "of", "members")
+        table.add_column("why", overflow="fold")
+        for group in locked:
+            table.add_row(*_group(group), printable(group.locked, 200))
+        parts += [Text(""), table]
+    return Group(*parts)
+
+
+def _group(group: ChannelInfo) -> tuple[str, str, str, str]:
+    return printable(group.name, 60), str(group.size), group.unit, str(group.members)
+
+
+def _share(group: ChannelInfo) -> str:
+    return "not known" if group.macs_share is None else f"{group.macs_share:.1%}"
 
 
 def _dims(shape: list[int | str] | None) -> str:

@@ -1,0 +1,1 @@
+"""Passes that take channels, neurons and heads out of a model."""

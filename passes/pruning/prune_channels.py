@@ -1,0 +1,251 @@
+"""Take whole channels, neurons and heads out of a model, and let least squares make up for them.
+
+Which channels of which tensors leave together follows from the graph alone (``graphopt.ir.channels``). For
+each group the order in which its units can go, and what that costs, is that of the Optimal Brain Surgeon on
+the calibration data (``graphopt.numerics.obs``; ZipLM, Kurtic et al. 2023): the error of the layers that
+read them, relative to the energy of their outputs, and so comparable between layers. Groups are narrowed
+where that loses least for what it saves, until enough is saved (``graphopt.numerics.widths``). Then the
+weights are sliced, and each layer is refitted by ridge regression to what it gave in the original.
+
+Without data units go by the L2 norm of their weights, and nothing is refitted: a much weaker promise.
+
+Refuses: groups that are locked, each with its reason; groups that no Conv, Gemm or MatMul with weights of
+its own reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from graphopt.ir.channel_slicing import slice_groups
+from graphopt.ir.channels import ChannelGroup, find_groups
+from graphopt.ir.frames import Frame
+from graphopt.ir.graph import Node
+from graphopt.ir.model import Model
+from graphopt.lossy_pass import Choice, LossyPass
+from graphopt.numerics.allocation import UnreachableError
+from graphopt.numerics.importance import l2_scores, random_scores
+from graphopt.numerics.obs import damped, joint_removal_order
+from graphopt.numerics.streaming import Gram, GramSpec, Sampling
+from graphopt.numerics.widths import allocate_widths
+from graphopt.pass_base import Context, Edit, Skip
+from graphopt.runtime.observing import Request
+
+from ._costs import Costs
+from ._layers import Layer, layer_of, layers_of
+from ._refit import refit
+
+ROWS = Sampling(4096)
+"""Rows of each batch that the moments of a layer's input are taken from."""
+
+STEPS = 256
+"""Widths that a wide group is tried at."""
+
+
+@dataclass(frozen=True)
+class Cut(Choice):
+    """Units of one group that stay."""
+
+    keep: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A group that may be cut, the layers that read it, and the rows of each that a unit has."""
+
+    group: ChannelGroup
+    layers: tuple[Layer, ...]
+    blocks: tuple[tuple[np.ndarray, ...], ...]
+
+
+@dataclass(frozen=True)
+class PruneChannels(LossyPass):
+    """Channels, neurons and heads leave the model, and the rest makes up for them."""
+
+    name = "prune-channels"
+
+    objective: Literal["macs", "params", "size"] = field(
+        default="macs", metadata={"help": "what is to be saved"}
+    )
+    amount: float = field(default=0.3, metadata={"help": "the share of it to be saved"})
+    multiple: int = field(default=1, metadata={"help": "what widths shall be multiples of"})
+    floor: float = field(
+        default=0.08, metadata={"help": "the share of its width that a group keeps"}
+    )
+    importance: Literal["obs", "l2", "random"] = field(
+        default="obs", metadata={"help": "by what units are ranked; obs needs data"}
+    )
+    refit: bool = field(default=True, metadata={"help": "whether layers are refitted on the data"})
+
+    def __post_init__(self) -> None:
+        """Refuse options that make no sense.
+
+        Raises:
+            ValueError: so it is.
+        """
+        if not (0 <= self.amount < 1 and 0 < self.floor <= 1 and self.multiple >= 1):
+            raise ValueError("amount and floor are shares, multiple a whole number from 1")
+
+    def milder(self, strength: float) -> PruneChannels:
+        """The same with a part of the amount."""
+        return replace(self, amount=self.amount * strength)
+
+    def propose(self, context: Context) -> Iterator[Choice | Skip]:
+        """See the module's docstring."""
+        candidates: list[_Candidate] = []
+        for group in find_groups(context.model, context.facts):
+            found = _candidate(group, context.model) if not group.locked else group.locked
+            if isinstance(found, str):
+                yield Skip(group.name, found)
+            else:
+                candidates.append(found)
+        if not candidates:
+            yield Skip("the model", "no group of channels may be cut")
+            return
+        removals = self._removals(candidates, context)
+        groups = [candidate.group for candidate in candidates]
+        frame = Frame.of(context.model, context.facts, context.sizes)
+        costs = Costs(context.model, frame, groups, self.objective)
+        multiples = [
+            max(self.multiple, self.multiple * (group.size // (STEPS * self.multiple)))
+            for group in groups
+        ]
+        target = self.amount * costs.total
+        losses = [errors for _, errors in removals]
+        try:
+            widths = allocate_widths(losses, costs.savings, target, multiples, self.floor).levels
+        except UnreachableError as error:
+            most = 100 * error.most / costs.total if costs.total else 0.0
+            yield Skip("the model", f"only {most:.3g} % of its {self.objective} can be saved")
+            target = error.most * (1 - 1e-9)
+            widths = allocate_widths(losses, costs.savings, target, multiples, self.floor).levels
+        for candidate, (order, errors), width in zip(candidates, removals, widths, strict=True):
+            yield from _cut(candidate.group, order, errors, int(width))
+
+    def _removals(
+        self, candidates: Sequence[_Candidate], context: Context
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each group the order in which its units go, and what is lost without the first n."""
+        if self.importance == "obs" and context.observe is not None:
+            return _by_obs(candidates, context)
+        found = []
+        for number, candidate in enumerate(candidates):
+            if self.importance == "random":
+                scores = random_scores(candidate.group.size, number)
+            else:
+                slices = [
+                    np.stack(
+                        [np.concatenate(list(layer.matrices()))[rows].ravel() for rows in blocks]
+                    )
+                    for layer, blocks in zip(candidate.layers, candidate.blocks, strict=True)
+                ]
+                scores = l2_scores(slices) ** 2
+            order = np.argsort(scores, kind="stable")
+            found.append((order, np.cumsum(scores[order]) / max(float(scores.sum()), 1e-30)))
+        return found
+
+    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
+        """See the module's docstring."""
+        model = context.model
+        dense = model.copy()
+        groups = {group.name: group for group in find_groups(model, context.facts)}
+        cuts = [(groups[cut.where], cut.keep) for cut in chosen if isinstance(cut, Cut)]
+        kept = _kept_outputs(model, cuts)
+        slice_groups(model, cuts)
+        for choice in chosen:
+            yield Edit(choice.where, choice.what)
+        if self.refit and context.observe is not None:
+            yield from refit(model, dense, kept, context)
+
+
+def _candidate(group: ChannelGroup, model: Model) -> _Candidate | str:
+    """A group with the layers that read it, or why it is left alone."""
+    nodes: dict[int, Node] = {node.uid: node for node in model.nodes()}
+    layers, blocks, why = [], [], "nothing with weights reads it"
+    for slot in group.reads:
+        node = nodes[slot.node]
+        layer = layer_of(node, slot.index)
+        if isinstance(layer, str):
+            why = layer
+            continue
+        features = np.concatenate(list(layer.matrices())).shape[0]
+        channels = slot.indices.max() + 1
+        size = _kernel(layer)
+        if channels * size > features:
+            continue
+        layers.append(layer)
+        blocks.append(tuple(_rows(places, size) for places in slot.indices))
+    if not layers:
+        return why
+    return _Candidate(group, tuple(layers), tuple(blocks))
+
+
+def _kernel(layer: Layer) -> int:
+    """Features of one input channel."""
+    return int(np.prod(layer.weight.shape[2:])) if layer.node.op == "Conv" else 1
+
+
+def _rows(places: np.ndarray, size: int) -> np.ndarray:
+    return (places[:, None] * size + np.arange(size)).ravel()
+
+
+def _by_obs(
+    candidates: Sequence[_Candidate], context: Context
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    asked: dict[int, Request[Gram]] = {}
+    for candidate in candidates:
+        for layer in candidate.layers:
+            spec = GramSpec(layer.rows, sampling=ROWS)
+            asked[layer.node.uid] = Request(layer.node.inputs[0].name, spec)
+    assert context.observe is not None
+    answers = context.observe(context.model, list(asked.values()))
+    found = []
+    for candidate in candidates:
+        consumers = []
+        for layer, blocks in zip(candidate.layers, candidate.blocks, strict=True):
+            gram = answers[asked[layer.node.uid]].value
+            assert gram is not None
+            weights = np.concatenate(list(layer.matrices()))
+            width = len(weights) // layer.groups
+            hessian = [
+                (np.arange(g * width, (g + 1) * width), damped(gram.covariance(g)))
+                for g in range(layer.groups)
+            ]
+            whole = hessian[0][1] if layer.groups == 1 else hessian
+            consumers.append((whole, weights, blocks))
+        removal = joint_removal_order(consumers)
+        found.append((removal.order, removal.errors))
+    return found
+
+
+def _cut(
+    group: ChannelGroup, order: np.ndarray, errors: np.ndarray, width: int
+) -> Iterator[Choice]:
+    gone = group.size - width
+    if gone <= 0:
+        return
+    keep = tuple(int(unit) for unit in np.sort(order[gone:]))
+    what = f"{gone} of {group.size} {group.unit}s of {', '.join(group.producers[:2])} were cut"
+    yield Cut(group.name, gone / group.size, what, float(errors[gone - 1]), gone * group.macs, keep)
+
+
+def _kept_outputs(
+    model: Model, cuts: Sequence[tuple[ChannelGroup, Sequence[int]]]
+) -> dict[int, np.ndarray]:
+    """By layer, the outputs that stay, where some do not."""
+    layers = layers_of(model)
+    left: dict[int, np.ndarray] = {}
+    for group, keep in cuts:
+        gone = np.setdiff1d(np.arange(group.size), np.asarray(keep, np.int64))
+        for slot in group.members:
+            layer = layers.get(slot.node)
+            if layer is None or not slot.read or slot.index != 1 or slot.axis != layer.output_axis:
+                continue
+            every = np.arange(layer.weight.shape[slot.axis])
+            places = left.get(slot.node, every)
+            left[slot.node] = np.setdiff1d(places, slot.indices[gone].ravel())
+    return left
