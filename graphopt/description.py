@@ -15,6 +15,7 @@ from graphopt.ir.graph import Variable
 from graphopt.ir.inference import infer
 from graphopt.ir.liveness import runtime_bytes
 from graphopt.ir.model import Model
+from graphopt.ir.storage import EMBED_LIMIT
 from graphopt.ir.rates import shared_rate, sparse_rate
 from graphopt.quality.equivalence import Verdict
 from graphopt.report import ModelInfo, TensorInfo, VerdictInfo
@@ -26,6 +27,7 @@ def describe(
     path: str | os.PathLike[str] | None = None,
     sha256: str | None = None,
     rates: bool = True,
+    stored: bool = True,
 ) -> ModelInfo:
     """A model in figures.
 
@@ -35,17 +37,20 @@ def describe(
         path: where it stands, if not where it was read from.
         sha256: of its file, if known.
         rates: whether to look at every weight for the sparse and the shared rate.
+        stored: whether its file is there; otherwise it is described as it would be written.
     """
     facts = infer(model.graph, model.functions)
     symbols = symbol_sizes(model, facts, bindings or {})
     if symbols:
         facts = infer(model.graph, model.functions, sizes=symbols)
     file = Path(path) if path is not None else model.path
-    data = file.read_bytes() if file is not None and file.is_file() else b""
+    data = file.read_bytes() if stored and file is not None and file.is_file() else b""
+    if not data and model.weight_bytes() <= EMBED_LIMIT:
+        data = model.to_bytes()
     return ModelInfo(
-        path=str(file) if file is not None else "",
+        path=str(file) if stored and file is not None else "",
         sha256=sha256 or (hashlib.sha256(data).hexdigest() if data else ""),
-        file_bytes=len(data) or len(model.to_bytes()),
+        file_bytes=len(data) or model.weight_bytes(),
         ir_version=model.header.ir_version,
         opset=model.opset,
         nodes=count_nodes(model.scopes()),

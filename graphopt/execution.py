@@ -65,7 +65,8 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         written = run.outcome.model.save(output)
     rates = bool(request.lossy) or request.details
     before = describe(request.model, run.bindings, rates=rates)
-    after = describe(run.outcome.model, run.bindings, output, written, rates)
+    stored = output is not None or run.outcome.model is request.model
+    after = describe(run.outcome.model, run.bindings, output, written, rates, stored)
     report = Report(
         schema=SCHEMA,
         tool={"name": "graphopt", "version": __version__},

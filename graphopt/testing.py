@@ -35,6 +35,7 @@ from onnx import helper, numpy_helper, parser
 from graphopt.ir.costs import bytes_in_use
 from graphopt.ir.model import Model
 from graphopt.ir.text import canonical
+from graphopt.lossy_pass import LossyPass
 from graphopt.options import build, parse_choice
 from graphopt.pass_base import Limits, Pass
 from graphopt.quality.equivalence import Equivalence
@@ -165,9 +166,12 @@ def check(step: Pass, case: Case, native: Native, limits: Limits | None = None) 
         assert any(wanted in why for why in reasons), f"no refusal says {wanted!r}: {reasons}"
     onnx.checker.check_model(run.model.to_proto(), full_check=True)
     _check_numbers(step, case, Equivalence(model, native), run.model)
-    again = stage.run(run.model)
-    assert not again.edits, f"a second run still finds {again.edits[0]}"
-    assert again.model.to_bytes() == run.model.to_bytes(), "a second run gives other bytes"
+    if not (
+        isinstance(step, LossyPass) and step.milder(0.5)
+    ):  # one that takes a share goes on and on
+        again = stage.run(run.model)
+        assert not again.edits, f"a second run still finds {again.edits[0]}"
+        assert again.model.to_bytes() == run.model.to_bytes(), "a second run gives other bytes"
     if step.exact:
         _check_replay(stage, model, len(run.edits), native)
 

@@ -116,7 +116,7 @@ def test_when_nothing_fits_the_pass_is_left_out_and_strict_says_so(tmp_path) -> 
     code, report = run(tmp_path, *given, "--strict")
     assert code == 4
     assert report.exit_code == 4
-    assert (tmp_path / "out.onnx").exists()
+    assert (tmp_path / "out.onnx").stat().st_size == report.output.file_bytes
 
 
 def test_too_few_samples_are_kept_with_a_warning_and_refused_under_strict(tmp_path) -> None:

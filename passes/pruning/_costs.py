@@ -1,4 +1,9 @@
-"""What a model costs at other widths: each cost is a product of the widths of the axes of a constant."""
+"""What a model costs at other widths of its groups.
+
+    cost = sum over constants of   c * prod over its axes of (1 - sum over groups of share * units gone)
+
+A constant that several layers read counts once; a layer's multiply-accumulates go with its first weight.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +26,6 @@ class _Term:
 
     cost: float
     axes: tuple[dict[int, float], ...]
-
-    def at(self, gone: np.ndarray) -> float:
-        """The cost where so many units of each group are gone."""
-        kept = (1.0 - sum(share * gone[g] for g, share in axis.items()) for axis in self.axes)
-        return self.cost * math.prod(max(k, 0.0) for k in kept)
 
 
 class Costs:
@@ -53,21 +53,25 @@ class Costs:
             else _stored(model, shares, objective)
         )
         self.total = sum(term.cost for term in terms)
-        self.terms = [term for term in terms if any(term.axes)]
-        self.of_group: list[list[_Term]] = [[] for _ in groups]
-        for term in self.terms:
-            for g in {g for axis in term.axes for g in axis}:
-                self.of_group[g].append(term)
+        self._arrange([term for term in terms if any(term.axes)])
+
+    def _arrange(self, terms: Sequence[_Term]) -> None:
+        """Lay the terms out as arrays: shares of shape ``(terms, axes, groups)``."""
+        most = max((len(term.axes) for term in terms), default=0)
+        self._cost = np.array([term.cost for term in terms])
+        self._share = np.zeros((len(terms), most, len(self.full)))
+        for t, term in enumerate(terms):
+            for a, axis in enumerate(term.axes):
+                for g, share in axis.items():
+                    self._share[t, a, g] = share
 
     def savings(self, widths: np.ndarray, others: np.ndarray) -> np.ndarray:
         """What changing each group alone from its width to its other one saves."""
-        found = np.zeros(len(self.full))
-        gone = self.full - widths
-        for g in np.flatnonzero(widths != others):
-            changed = gone.copy()
-            changed[g] = self.full[g] - others[g]
-            found[g] = sum(term.at(gone) - term.at(changed) for term in self.of_group[g])
-        return found
+        kept = 1.0 - self._share @ (self.full - widths)
+        changed = kept[:, :, None] - self._share * (widths - others)
+        now = self._cost * np.maximum(kept, 0.0).prod(axis=1)
+        then = self._cost[:, None] * np.maximum(changed, 0.0).prod(axis=1)
+        return np.asarray((now[:, None] - then).sum(axis=0))
 
 
 Shares = dict[tuple[int, int], dict[int, dict[int, float]]]

@@ -110,12 +110,19 @@ class PruneChannels(LossyPass):
         groups = [candidate.group for candidate in candidates]
         frame = Frame.of(context.model, context.facts, context.sizes)
         costs = Costs(context.model, frame, groups, self.objective)
+        gains = costs.savings(costs.full, np.maximum(np.ceil(costs.full * self.floor), 1))
+        for group in (g for g, gain in zip(groups, gains, strict=True) if gain <= 0):
+            yield Skip(group.name, f"without it the model has no fewer {self.objective}")
         multiples = [
             max(self.multiple, self.multiple * (group.size // (STEPS * self.multiple)))
             for group in groups
         ]
         target = self.amount * costs.total
         losses = [errors for _, errors in removals]
+        multiples = [  # a group that saves nothing keeps its width
+            multiple if gain > 0 else group.size
+            for multiple, gain, group in zip(multiples, gains, groups, strict=True)
+        ]
         try:
             widths = allocate_widths(losses, costs.savings, target, multiples, self.floor).levels
         except UnreachableError as error:

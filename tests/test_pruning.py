@@ -1,0 +1,108 @@
+"""Structured pruning on real data: shapes shrink, least squares gives back what slicing took."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from graphopt.errors import UsageError
+from graphopt.optimizer import Result, optimize
+from graphopt.quality.data import DataOptions
+from graphopt.quality.gate import Budget
+from graphopt.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "models" / "digits_cnn" / "digits_cnn.onnx"
+NPZ = ROOT / "models" / "digits_cnn" / "digits_test.npz"
+LABELLED = DataOptions(source=str(NPZ), labels="y")
+
+
+def prune(options: str, drop: float | None = None) -> Result:
+    return optimize(MODEL, passes=[f"prune-channels:{options}"], data=LABELLED, budget=Budget(drop))
+
+
+def accuracy(result: Result) -> float:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        result.model.to_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    with np.load(NPZ) as data:
+        scores = session.run(None, {session.get_inputs()[0].name: data["x"]})[0]
+        return float((scores.argmax(axis=1) == data["y"]).mean())
+
+
+def removed(result: Result) -> float:
+    before, after = result.report.input.macs, result.report.output.macs
+    assert before is not None
+    assert after is not None
+    return 1 - after / before
+
+
+def test_what_is_asked_for_really_leaves_and_the_accuracy_stays_near() -> None:
+    found = prune("amount=0.3")
+    onnx.checker.check_model(found.model.to_proto(), full_check=True)
+    assert 0.3 <= removed(found) < 0.36
+    assert found.report.output.parameters < found.report.input.parameters
+    assert accuracy(found) > 0.95
+    kept = [(t.name, t.shape) for t in found.report.output.outputs]
+    assert kept == [(t.name, t.shape) for t in found.report.input.outputs]
+
+
+def test_least_squares_gives_back_what_slicing_took() -> None:
+    fitted, sliced = prune("amount=0.6"), prune("amount=0.6,refit=false")
+    assert removed(fitted) == pytest.approx(removed(sliced))
+    assert accuracy(fitted) > accuracy(sliced) + 0.05
+
+
+def test_the_same_data_give_the_same_bytes() -> None:
+    assert prune("amount=0.4").model.to_bytes() == prune("amount=0.4").model.to_bytes()
+
+
+def test_the_gate_eases_the_amount() -> None:
+    found = prune("amount=0.9", 0.02)
+    step = found.report.steps[-1]
+    assert step.status == "eased"
+    assert step.eased.endswith("of its strength")
+    assert 0 < removed(found) < 0.9
+    assert found.report.gate is not None
+    assert found.report.gate.drop is not None
+    assert found.report.gate.drop <= 0.02
+
+
+def test_widths_are_multiples() -> None:
+    found = prune("amount=0.3,multiple=8")
+    widths = [
+        t.dims[0]
+        for t in found.model.to_proto().graph.initializer
+        if len(t.dims) == 4 and t.dims[1] > 1
+    ]
+    assert all(width % 8 == 0 for width in widths)
+
+
+def test_without_data_magnitudes_decide_and_nothing_judges() -> None:
+    found = optimize(MODEL, passes=["prune-channels:amount=0.3"])
+    assert removed(found) >= 0.3
+    assert any("nothing judged" in warning for warning in found.report.warnings)
+
+
+def test_it_composes_with_weights_in_few_bits() -> None:
+    found = optimize(
+        MODEL,
+        passes=["prune-channels:amount=0.3", "quantize-weights"],
+        data=LABELLED,
+        budget=Budget(0.05),
+    )
+    assert [s.status for s in found.report.steps if not s.exact] == ["applied", "applied"]
+    assert found.report.simplification is not None
+    assert found.report.simplification < 0.25
+
+
+@pytest.mark.parametrize("wrong", ["amount=1", "amount=-1", "floor=0", "multiple=0", "objective=x"])
+def test_options_that_make_no_sense(wrong: str) -> None:
+    with pytest.raises(UsageError):
+        Recipe.parse([f"prune-channels:{wrong}"])
