@@ -15,8 +15,8 @@ from graphopt.ir.graph import Variable
 from graphopt.ir.inference import infer
 from graphopt.ir.liveness import runtime_bytes
 from graphopt.ir.model import Model
-from graphopt.ir.storage import EMBED_LIMIT
 from graphopt.ir.rates import shared_rate, sparse_rate
+from graphopt.ir.storage import EMBED_LIMIT
 from graphopt.quality.equivalence import Verdict
 from graphopt.report import ModelInfo, TensorInfo, VerdictInfo
 
