@@ -42,8 +42,9 @@ def section(report: Report, scale: MetricScale, limits: Limits) -> Section | Non
     if not blocks:
         return None
     lead = (
-        "Every lossy step is compared with the original model on the evaluation samples. It is kept where "
-        "the whole interval of its drop stays within the limit, so that luck does not decide."
+        "Every lossy step is compared with the original model on the evaluation samples. It passes where "
+        "the whole interval of its drop keeps to the limit. Where too few samples leave that open, it is "
+        "kept if the drop itself keeps to the limit, and a warning says so."
     )
     return Section("budget", "Budget and verdict", lead, blocks)
 
