@@ -14,6 +14,7 @@ import onnx
 import pytest
 
 from graphopt import cli
+from graphopt.errors import NativeError
 from graphopt.report import Report, json_schema
 from graphopt.testing import parse
 
@@ -280,3 +281,12 @@ def test_bench_shows_where_the_time_goes(model, capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert [node["op"] for node in found["nodes"][0]]
     assert sum(node["share"] for node in found["nodes"][0]) <= 1.001
+
+
+def test_native_code_without_memory_is_a_resource_error(model, capsys, monkeypatch) -> None:
+    def starve(*args: object, **kwargs: object) -> None:
+        raise NativeError("RuntimeError: pthread_create failed: Cannot allocate memory")
+
+    monkeypatch.setattr("graphopt.execution.describe", starve)
+    assert call("optimize", model) == 5
+    assert "--threads 1" in one_error(capsys)

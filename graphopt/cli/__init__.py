@@ -20,7 +20,13 @@ from graphopt.cli.catalogue import completion, passes, schema
 from graphopt.cli.look import bench, compare, inspect
 from graphopt.cli.measure import cache, explain, report, sensitivity
 from graphopt.cli.optimize import optimize
-from graphopt.errors import GraphoptError, UsageError, printable
+from graphopt.errors import (
+    GraphoptError,
+    NativeError,
+    ResourceError,
+    UsageError,
+    printable,
+)
 
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
@@ -76,6 +82,9 @@ def run(arguments: list[str] | None = None) -> int:
     except GraphoptError as error:
         if _wants_traceback(given):
             raise
+        if isinstance(error, NativeError) and "allocate memory" in error.what:
+            hint = "Raise the limit on memory, or run with --threads 1"
+            return _fail(ResourceError.exit_code, f"not enough memory: {error.what}", hint)
         return _fail(error.exit_code, str(error))
     except SystemExit as request:
         return request.code if isinstance(request.code, int) else 0
