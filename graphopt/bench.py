@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from graphopt.errors import ModelError, NativeError
@@ -11,7 +11,7 @@ from graphopt.ir.model import Model
 from graphopt.numerics.statistics import Ratio, Spread, ratio_of_blocks, spread
 from graphopt.quality.equivalence import Equivalence
 from graphopt.quality.inputs import Feeds
-from graphopt.report.models import LatencyInfo, NodeTime, RatioInfo, SpreadInfo
+from graphopt.report.models import LatencyInfo, NodeTime
 from graphopt.runtime.native import Native
 from graphopt.runtime.profiling import NodeSeconds
 from graphopt.runtime.providers import Provider, require
@@ -215,10 +215,10 @@ def measure_latency(
         provider=timed.provider,
         threads=threads,
         rounds=timed.rounds,
-        before=SpreadInfo(**asdict(timed.first)),
-        after=SpreadInfo(**asdict(timed.second)),
-        ratio=RatioInfo(**asdict(timed.ratio)),
-        control=RatioInfo(**asdict(timed.control)),
+        before=timed.first,
+        after=timed.second,
+        ratio=timed.ratio,
+        control=timed.control,
         claim=timed.claim,
         shapes=timed.shapes,
         operators_before=by_operator(nodes_before),

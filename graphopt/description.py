@@ -16,7 +16,7 @@ from graphopt.ir.inference import infer
 from graphopt.ir.liveness import runtime_bytes
 from graphopt.ir.model import Model
 from graphopt.ir.rates import shared_rate, sparse_rate
-from graphopt.ir.storage import EMBED_LIMIT
+from graphopt.ir.storage import EMBED_LIMIT, stale_data
 from graphopt.quality.equivalence import Verdict
 from graphopt.report import ModelInfo, TensorInfo, VerdictInfo
 
@@ -62,7 +62,16 @@ def describe(
         runtime_bytes=runtime_bytes(model, facts),
         sparse_rate=sparse_rate(model) if rates else None,
         shared_rate=shared_rate(model) if rates else None,
+        data_bytes=sum(file.stat().st_size for file in _beside(model, path)) if stored else 0,
     )
+
+
+def _beside(model: Model, path: str | os.PathLike[str] | None) -> set[Path]:
+    """The data files of a model: those that it was read from, or those written beside a path."""
+    if path is not None:
+        return set(stale_data(Path(path), None))
+    regions = (c.stored.region for c in model.constants() if c.stored is not None)
+    return {region.path for region in regions if region is not None}
 
 
 def tensor_info(tensor: Variable) -> TensorInfo:

@@ -26,7 +26,6 @@ from graphopt.quality.equivalence import Equivalence, Verdict
 from graphopt.quality.gate import GateVerdict
 from graphopt.report import SCHEMA, GateInfo, Report
 from graphopt.request import Request, running_native
-from graphopt.runtime.cache import Cache
 from graphopt.runtime.environment import environment
 from graphopt.runtime.evaluation import Evaluator
 from graphopt.runtime.native import Native
@@ -78,7 +77,7 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         environment=environment(device, request.running.threads),
         warnings=run.warnings,
         exit_code=BudgetError.exit_code if request.strict and run.dropped else 0,
-        simplification=after.file_bytes / before.file_bytes if before.file_bytes else None,
+        simplification=after.disk_bytes / before.disk_bytes if before.disk_bytes else None,
         seed=request.seed,
         **found,
     )
@@ -173,7 +172,6 @@ class _Run:
         """Statistics of a model's tensors on the calibration data."""
         dataset = self.dataset
         assert dataset is not None
-        part = (dataset.digest, dataset.count("calibration"), dataset.seed)
         return observe(
             self.native,
             model,
@@ -181,7 +179,7 @@ class _Run:
             requests,
             other=other,
             cache=self.request.cache,
-            digest=Cache.key(*part),
+            digest=dataset.fingerprint("calibration"),
             progress=lambda what: self.request.listener(Progress(what)),
             **self.request.running.judging,
         )

@@ -1,9 +1,5 @@
 """Sensitivity: the loss that each layer causes alone, at each strength of what could be done to its weights.
 
-    sparsity s   the share s of its weights, those of the smallest magnitude, is set to zero
-    bits b       its weights are rounded to a symmetric grid of b bits, one scale for each channel
-    clusters k   its weights are replaced by k values, found by k-means
-
 Everything else of the model stays as it is. The model is folded first, so that layers are those that a
 lossy pass will meet. Each result is kept as soon as it is there, under the hash of model, data and
 settings; a run that was cut off goes on where it was, and gives the table that it would have given.
@@ -16,20 +12,18 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from graphopt._version import __version__
+from graphopt.alterations import STRENGTHS, Kind, altered, checked_strengths
 from graphopt.assessment import Assessment, Data, Running, data_info, finite, open_data
 from graphopt.description import describe
 from graphopt.errors import NativeError, UsageError
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.operators import WEIGHTS, weight_channels
-from graphopt.numerics.grids import dequantized, fitted_scale, quantized
-from graphopt.numerics.importance import without_smallest
-from graphopt.numerics.kmeans import cluster
 from graphopt.optimizer import optimize
 from graphopt.outcome import Listener, Progress
 from graphopt.quality.evaluation import Evaluation
@@ -42,15 +36,6 @@ from graphopt.runtime.environment import environment
 from graphopt.runtime.journal import Journal
 
 SCHEMA = "graphopt.sensitivity/1"
-
-Kind = Literal["sparsity", "bits", "clusters"]
-
-STRENGTHS: dict[Kind, tuple[float, ...]] = {
-    "sparsity": (0.3, 0.5, 0.7, 0.9),
-    "bits": (8, 4, 3, 2),
-    "clusters": (256, 16, 8, 4),
-}
-"""What is tried where the user names nothing."""
 
 SAMPLES = 256
 """Samples that each variant is run on, where the user names no number."""
@@ -115,7 +100,7 @@ def sensitivity(
         ModelError: the model cannot be read or does not run on the data.
     """
     model = source if isinstance(source, Model) else Model.load(source)
-    wanted = _checked(strengths or dict(STRENGTHS))
+    wanted = checked_strengths(strengths or dict(STRENGTHS))
     how = running or Running()
     dataset = open_data(data, model, labels=labels, seed=seed, calibrates=False)
     folded = optimize(model, running=how, listener=listener).model
@@ -130,7 +115,7 @@ def sensitivity(
             key = Cache.key(
                 SCHEMA,
                 model_hash(folded),
-                dataset.digest,
+                dataset.fingerprint("evaluation"),
                 str(metrics[0]),
                 samples,
                 *map(str, how.judging.values()),
@@ -154,25 +139,6 @@ def sensitivity(
         environment=environment(threads=how.threads),
         warnings=list(dataset.warnings),
     )
-
-
-def _checked(strengths: dict[Kind, Sequence[float]]) -> dict[Kind, tuple[float, ...]]:
-    ranges: dict[Kind, tuple[float, float]] = {
-        "sparsity": (0.0, 1.0),
-        "bits": (2, 16),
-        "clusters": (2, 65536),
-    }
-    for kind, values in strengths.items():
-        low, high = ranges[kind]
-        for value in values:
-            whole = kind == "sparsity" or float(value).is_integer()
-            if not (low <= value <= high and whole):
-                raise UsageError(
-                    f"{value:g} is no strength for {kind}",
-                    f"Give {'shares' if kind == 'sparsity' else 'whole numbers'} "
-                    f"from {low:g} to {high:g}",
-                )
-    return {kind: tuple(values) for kind, values in strengths.items()}
 
 
 def _layers(model: Model, patterns: Sequence[str]) -> list[Layer]:
@@ -280,29 +246,6 @@ class _Study:
         )
 
 
-def altered(values: np.ndarray, axes: tuple[int, ...], kind: Kind, strength: float) -> np.ndarray:
-    """A weight with something done to it; see the module's docstring.
-
-    Args:
-        values: the weight.
-        axes: of its channels.
-        kind: what is done.
-        strength: how much of it.
-
-    Returns:
-        A new array of the same shape and dtype.
-    """
-    if kind == "sparsity":
-        return without_smallest(values, strength)
-    if kind == "clusters":
-        centres, index = cluster(values, int(strength))
-        return np.asarray(centres[index], values.dtype)
-    others = tuple(axis for axis in range(values.ndim) if axis not in axes)
-    scale = fitted_scale(values.astype(np.float64), int(strength), others)
-    steps = quantized(values, scale, int(strength))
-    return np.asarray(dequantized(steps, scale), values.dtype)
-
-
 def _key(row: dict[str, Any]) -> tuple[str, str, float]:
     return (row["layer"], row["kind"], row["strength"])
 
@@ -312,4 +255,4 @@ def _bounded(value: float) -> float:
     return value if math.isfinite(value) else math.copysign(float(np.finfo(np.float64).max), value)
 
 
-__all__ = ["SAMPLES", "STRENGTHS", "Kind", "Layer", "altered", "sensitivity"]
+__all__ = ["SAMPLES", "Layer", "sensitivity"]

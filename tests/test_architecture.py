@@ -17,7 +17,7 @@ FLOORS = (
     {"runtime"},
     {"quality"},
     {"pass_base"},
-    {"lossy_pass", "options", "passes", "report", "stage"},
+    {"alterations", "lossy_pass", "options", "passes", "report", "stage"},
     {"easing", "outcome", "registry"},
     {"exact_stage", "lossy_stage", "recipe"},
     {"pass_manager"},

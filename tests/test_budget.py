@@ -259,3 +259,20 @@ def test_a_pass_that_needs_data_says_so_before_any_work(monkeypatch) -> None:
     monkeypatch.setattr(QuantizeWeights, "needs", frozenset({"data"}))
     with pytest.raises(UsageError, match="'quantize-weights' needs data"):
         optimize(MODEL, passes=["quantize-weights"])
+
+
+def test_weights_in_a_file_beside_the_model_count_as_bytes_on_disk(tmp_path) -> None:
+    proto = onnx.load(MODEL)
+    model = tmp_path / "m.onnx"
+    onnx.save_model(proto, model, save_as_external_data=True, location="m.data", size_threshold=64)
+    told = tmp_path / "r.json"
+    given = ["optimize", model, "-o", tmp_path / "o.onnx", "--json", told, "-q"]
+    assert cli.run([str(entry) for entry in given]) == 0
+    report = Report.from_json(told.read_text())
+    beside = sum(path.stat().st_size for path in tmp_path.glob("o.onnx*.data"))
+    assert report.input.data_bytes == (tmp_path / "m.data").stat().st_size
+    assert report.output.data_bytes == beside > 0
+    assert report.simplification == pytest.approx(
+        ((tmp_path / "o.onnx").stat().st_size + beside)
+        / (model.stat().st_size + (tmp_path / "m.data").stat().st_size)
+    )

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from graphopt import cli
+from graphopt.alterations import altered
 from graphopt.errors import UsageError
 from graphopt.ir.model import Model
 from graphopt.quality.data import DataOptions
 from graphopt.runtime.cache import Cache
-from graphopt.sensitivity_study import altered, sensitivity
+from graphopt.sensitivity_study import sensitivity
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "digits_cnn" / "digits_cnn.onnx"

@@ -32,7 +32,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of timings: the median over rounds and its confidence interval."""
+    """A ratio of timings and its confidence interval; see ``ratio_of_blocks``."""
 
     median: float
     low: float

@@ -19,8 +19,6 @@ from graphopt.report.models import (
     ModelInfo,
     NodeInfo,
     NodeTime,
-    RatioInfo,
-    SpreadInfo,
     TensorInfo,
 )
 from graphopt.report.schema import json_schema as _json_schema
@@ -46,12 +44,10 @@ __all__ = [
     "ModelInfo",
     "NodeInfo",
     "NodeTime",
-    "RatioInfo",
     "Report",
     "SensitivityInfo",
     "SensitivityReport",
     "SkipInfo",
-    "SpreadInfo",
     "StepReport",
     "TensorInfo",
     "VerdictInfo",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from graphopt.numerics.statistics import Ratio, Spread
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -36,6 +38,7 @@ class ModelInfo:
             folding, and the activations alive at once; None where a shape is not proven.
         sparse_rate: zero weights / weights.
         shared_rate: weights that share their stored value with another / weights.
+        data_bytes: of the data files beside the model file.
     """
 
     path: str
@@ -52,24 +55,12 @@ class ModelInfo:
     runtime_bytes: int | None = None
     sparse_rate: float | None = None
     shared_rate: float | None = None
+    data_bytes: int = 0
 
-
-@dataclass(frozen=True)
-class SpreadInfo:
-    """Timings in seconds: median, 10th and 90th percentile."""
-
-    p50: float
-    p10: float
-    p90: float
-
-
-@dataclass(frozen=True)
-class RatioInfo:
-    """A ratio of timings: the trimmed mean over blocks of the median over rounds, and its interval."""
-
-    median: float
-    low: float
-    high: float
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes on disk: of the model file and of the data files beside it."""
+        return self.file_bytes + self.data_bytes
 
 
 @dataclass(frozen=True)
@@ -114,10 +105,10 @@ class LatencyInfo:
     provider: str
     threads: int
     rounds: int
-    before: SpreadInfo
-    after: SpreadInfo
-    ratio: RatioInfo
-    control: RatioInfo
+    before: Spread
+    after: Spread
+    ratio: Ratio
+    control: Ratio
     claim: Literal["faster", "slower", "no difference beyond noise"]
     shapes: dict[str, list[int]] = field(default_factory=dict)
     operators_before: list[NodeTime] = field(default_factory=list)

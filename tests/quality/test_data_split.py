@@ -152,3 +152,18 @@ def test_a_large_calibration_set_given_apart_is_thinned_and_said() -> None:
     dataset = apart(calibration=numbered(5000), evaluation={"x": samples(10)})
     assert CALIBRATION_MOST - 8 < dataset.count("calibration") <= CALIBRATION_MOST
     assert "of 5000 samples of a dict of arrays calibrate" in dataset.warnings[0]
+
+
+def test_a_fingerprint_tells_which_samples_calibrate_not_only_how_many() -> None:
+    x = np.arange(4096 * 3, dtype=np.float32).reshape(-1, 3)
+    half, quarter = (open_dataset(DataOptions({"x": x}, split=s), simple()) for s in (0.5, 0.25))
+    assert half.count("calibration") == quarter.count("calibration")
+    seen = [
+        np.concatenate([batch.feeds["x"] for batch in data.batches("calibration")])
+        for data in (half, quarter)
+    ]
+    assert not np.array_equal(*seen)
+    assert half.fingerprint("calibration") != quarter.fingerprint("calibration")
+    assert half.fingerprint("calibration") != half.fingerprint("evaluation")
+    again = open_dataset(DataOptions({"x": x}, split=0.5), simple())
+    assert again.fingerprint("calibration") == half.fingerprint("calibration")

@@ -8,6 +8,7 @@ import random
 from itertools import pairwise
 from typing import Any
 
+from graphopt.numerics.statistics import Ratio, Spread
 from graphopt.report import (
     SCHEMA,
     BudgetInfo,
@@ -22,12 +23,10 @@ from graphopt.report import (
     ModelInfo,
     NodeInfo,
     NodeTime,
-    RatioInfo,
     Report,
     SensitivityInfo,
     SensitivityReport,
     SkipInfo,
-    SpreadInfo,
     StepReport,
     TensorInfo,
     VerdictInfo,
@@ -299,8 +298,8 @@ def latency() -> LatencyInfo:
         ("ReorderOutput", 3, 0.0001),
     ]
     return LatencyInfo(
-        "cpu", 1, 80, SpreadInfo(0.00412, 0.00401, 0.00466), SpreadInfo(0.00335, 0.00329, 0.00371),
-        RatioInfo(0.812, 0.801, 0.824), RatioInfo(1.001, 0.993, 1.009), "faster", {"x": [32, 1, 28, 28]},
+        "cpu", 1, 80, Spread(0.00412, 0.00401, 0.00466), Spread(0.00335, 0.00329, 0.00371),
+        Ratio(0.812, 0.801, 0.824), Ratio(1.001, 0.993, 1.009), "faster", {"x": [32, 1, 28, 28]},
         [NodeTime(op, op, t, t / 0.0041, n) for op, n, t in ops],
         [NodeTime(op, op, 0.8 * t, t / 0.0041, n) for op, n, t in [*ops[:3], ("Gather", 2, 1e-6)]],
         [NodeTime(f"/stage{i}/Conv", "Conv", 0.001 / (i + 1), 0.2 / (i + 1)) for i in range(10)],

@@ -54,6 +54,9 @@ class Dataset(Protocol):
     def count(self, part: Part) -> int:
         """Samples in a part."""
 
+    def fingerprint(self, part: Part) -> str:
+        """A hash of which samples are in a part: of the data and of how it is divided."""
+
     def batches(
         self, part: Part, most: int | None = None, size: int | None = None
     ) -> Iterator[Batch]:

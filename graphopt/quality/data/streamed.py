@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -208,6 +209,11 @@ class StreamedDataset:
     def count(self, part: Part) -> int:
         """Samples in a part."""
         return self.counts.get(part, 0)
+
+    def fingerprint(self, part: Part) -> str:
+        """A hash of which samples are in a part; see ``Dataset.fingerprint``."""
+        split = self.parts[part].split if part in self.parts else None
+        return hashlib.sha256(f"{self.digest} {part} {split}".encode()).hexdigest()
 
     def batches(
         self, part: Part, most: int | None = None, size: int | None = None

@@ -24,7 +24,7 @@ def section(report: Report, scale: MetricScale) -> Section:
     a, b = report.input, report.output
     macs = "multiply-accumulates of one run"
     rows = [
-        _cost("File size", "", a.file_bytes, b.file_bytes, size),
+        _cost("File size", "", a.disk_bytes, b.disk_bytes, size),
         _cost("Weights", "bytes of all constants", a.weight_bytes, b.weight_bytes, size),
         _cost(
             "Run-time bytes", "constants and activations", a.runtime_bytes, b.runtime_bytes, size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
+from graphopt.numerics.statistics import Ratio
 from graphopt.report.format import change, duration
 from graphopt.report.html import strips
 from graphopt.report.html.badges import claim_badge
@@ -21,7 +22,7 @@ from graphopt.report.html.blocks import (
     cut,
 )
 from graphopt.report.html.text import compose, name, safe
-from graphopt.report.models import LatencyInfo, NodeTime, RatioInfo
+from graphopt.report.models import LatencyInfo, NodeTime
 from graphopt.report.tree import Report
 
 FAR = 2.5
@@ -87,7 +88,7 @@ def _whole(found: LatencyInfo) -> Table:
     return Table("Latency of original and result", columns, rows)
 
 
-def _ratio(found: RatioInfo) -> str:
+def _ratio(found: Ratio) -> str:
     return f"{found.median:.3f}, 95 % interval {found.low:.3f} to {found.high:.3f}"
 
 

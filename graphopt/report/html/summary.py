@@ -88,7 +88,7 @@ def cards(report: Report, scale: MetricScale) -> Cards:
     """The few figures that matter most."""
     before, after = report.input, report.output
     found = [
-        _size("File", before.file_bytes, after.file_bytes),
+        _size("File", before.disk_bytes, after.disk_bytes),
         _size("Weights", before.weight_bytes, after.weight_bytes),
         _count("Nodes", before.nodes, after.nodes),
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from graphopt.numerics.statistics import Spread
 from graphopt.report.format import duration, number, size
 from graphopt.report.html.blocks import (
     Block,
@@ -27,7 +28,6 @@ from graphopt.report.html.scatter import Axis, Estimate, Kind, Point, key, scatt
 from graphopt.report.html.svg import finite
 from graphopt.report.html.text import METRIC, compose, middle
 from graphopt.report.judgement import GateInfo
-from graphopt.report.models import SpreadInfo
 from graphopt.report.tree import Report
 
 _WORDS: dict[Kind, str] = {
@@ -116,11 +116,11 @@ def _costs(report: Report) -> list[_Cost]:
     return found
 
 
-def _known(*spreads: SpreadInfo) -> bool:
+def _known(*spreads: Spread) -> bool:
     return all(len(finite([part.p10, part.p50, part.p90])) == 3 for part in spreads)
 
 
-def _timed(found: SpreadInfo) -> Estimate:
+def _timed(found: Spread) -> Estimate:
     return Estimate(found.p50, found.p10, found.p90)
 
 

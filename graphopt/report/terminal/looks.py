@@ -30,7 +30,7 @@ def render_model(info: ModelInfo, operators: dict[str, int], findings: list[str]
         ("nodes", str(info.nodes)),
         ("parameters", number(info.parameters)),
         ("weights", size(info.weight_bytes)),
-        ("file", size(info.file_bytes)),
+        ("file", size(info.disk_bytes)),
         ("MACs (dynamic dims as 1)", number(info.macs)),
         ("sha256", info.sha256[:16]),
     ]

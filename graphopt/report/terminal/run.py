@@ -87,7 +87,7 @@ def _before_after(report: Report) -> Table:
     table = table_of("", "before", "after", "change")
     table.add_row("nodes", str(before.nodes), str(after.nodes), change(before.nodes, after.nodes))
     for name, a, b in (
-        ("file", before.file_bytes, after.file_bytes),
+        ("file", before.disk_bytes, after.disk_bytes),
         ("weights", before.weight_bytes, after.weight_bytes),
     ):
         table.add_row(name, size(a), size(b), change(a, b))
