@@ -10,10 +10,15 @@ import onnxruntime
 import pytest
 
 from graphopt.errors import UsageError
+from graphopt.ir.channel_masking import mask_groups
+from graphopt.ir.channels import find_groups
 from graphopt.optimizer import Result, optimize
+from graphopt.passes.pruning.prune_channels import Cut, PruneChannels
 from graphopt.quality.data import DataOptions
+from graphopt.quality.equivalence import Equivalence
 from graphopt.quality.gate import Budget
 from graphopt.recipe import Recipe
+from graphopt.stage import Stage
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "digits_cnn" / "digits_cnn.onnx"
@@ -57,6 +62,22 @@ def test_least_squares_gives_back_what_slicing_took() -> None:
     fitted, sliced = prune("amount=0.6"), prune("amount=0.6,refit=false")
     assert removed(fitted) == pytest.approx(removed(sliced))
     assert accuracy(fitted) > accuracy(sliced) + 0.05
+
+
+def test_without_refit_the_result_equals_the_model_with_the_same_units_masked(native) -> None:
+    model = optimize(MODEL).model
+    stage = Stage([PruneChannels(amount=0.5, importance="l2", refit=False)])
+    step = stage.passes[0]
+    assert isinstance(step, PruneChannels)
+    cuts = [c for c in step.propose(stage.context(model)) if isinstance(c, Cut)]
+    assert cuts
+    sliced, masked = model.copy(), model.copy()
+    groups = {group.name: group for group in find_groups(model)}
+    mask_groups(masked, [(groups[cut.where], cut.keep) for cut in cuts])
+    assert len(list(step.commit(cuts, stage.context(sliced)))) == len(cuts)
+    verdict = Equivalence(masked, native).judge(sliced)
+    assert verdict.passed, verdict.why
+    assert not Equivalence(model, native).judge(sliced).passed
 
 
 def test_the_same_data_give_the_same_bytes() -> None:
