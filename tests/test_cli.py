@@ -290,3 +290,10 @@ def test_native_code_without_memory_is_a_resource_error(model, capsys, monkeypat
     monkeypatch.setattr("graphopt.execution.describe", starve)
     assert call("optimize", model) == 5
     assert "--threads 1" in one_error(capsys)
+
+
+@pytest.mark.parametrize("option", ["-o", "--report", "--json"])
+def test_a_missing_folder_is_told_before_any_work(option, model, tmp_path, capsys) -> None:
+    assert call("optimize", model, option, tmp_path / "nowhere" / "file.html") == 7
+    assert "nothing was done" in one_error(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == [model.name]

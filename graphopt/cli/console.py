@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.errors import printable
+from graphopt.errors import OutputError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +142,20 @@ def write_json(path: str | None, text: str) -> None:
         click.echo(text, nl=False)
     elif path is not None:
         write_text(path, text)
+
+
+def require_folders(*paths: str | None) -> None:
+    """Refuse paths whose folder is not there, before any work is done for them.
+
+    Raises:
+        OutputError: so it is.
+    """
+    for path in paths:
+        if path not in (None, "-") and not Path(str(path)).parent.is_dir():
+            raise OutputError(
+                f"cannot write {printable(str(path))}: its folder is not there",
+                "Make the folder first; nothing was done",
+            )
 
 
 def write_text(path: str, text: str) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.console import JSON, MODEL, dumps, settings, talk, write_json, write_text
+from graphopt.cli.console import (
+    JSON,
+    MODEL,
+    dumps,
+    require_folders,
+    settings,
+    talk,
+    write_json,
+    write_text,
+)
 from graphopt.cli.options import CACHE, DATA, METRIC, PROVIDER, THREADS
 from graphopt.errors import UsageError, printable
 
@@ -86,6 +95,7 @@ def sensitivity(
 
     if data is None:
         raise UsageError("sensitivity needs data", "Give some with --data")
+    require_folders(report, json_path)
     given = {"sparsity": sparsity, "bits": bits, "clusters": clusters}
     strengths = {kind: values for kind, values in given.items() if values}
     with settings().progress() as listener:

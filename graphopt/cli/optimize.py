@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.console import JSON, MODEL, dumps, settings, talk, write_json, write_text
+from graphopt.cli.console import (
+    JSON,
+    MODEL,
+    dumps,
+    require_folders,
+    settings,
+    talk,
+    write_json,
+    write_text,
+)
 from graphopt.cli.options import BUDGET, CACHE, DATA, METRIC, PROVIDER, THREADS, said_budget
 from graphopt.errors import GateError, UsageError, printable
 
@@ -121,6 +130,7 @@ def optimize(
     from graphopt.optimizer import optimize as run
 
     target = _target(model, output)
+    require_folders(output, report, json_path)
     limits = _limits(growth, memory, timeout)
     with said.progress() as listener:
         result = run(
