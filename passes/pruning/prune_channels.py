@@ -24,23 +24,16 @@ import numpy as np
 from graphopt.ir.channel_slicing import slice_groups
 from graphopt.ir.channels import ChannelGroup, find_groups
 from graphopt.ir.frames import Frame
-from graphopt.ir.graph import Node
 from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.allocation import UnreachableError
-from graphopt.numerics.importance import l2_scores, random_scores
-from graphopt.numerics.obs import damped, joint_removal_order
-from graphopt.numerics.streaming import Gram, GramSpec, Sampling
 from graphopt.numerics.widths import allocate_widths
 from graphopt.pass_base import Context, Edit, Skip
-from graphopt.runtime.observing import Request
 
 from ._costs import Costs
-from ._layers import Layer, layer_of, layers_of
+from ._layers import layers_of
+from ._ranking import Candidate, Importance, candidate_of, removals
 from ._refit import refit
-
-ROWS = Sampling(4096)
-"""Rows of each batch that the moments of a layer's input are taken from."""
 
 STEPS = 256
 """Widths that a wide group is tried at."""
@@ -51,15 +44,6 @@ class Cut(Choice):
     """Units of one group that stay."""
 
     keep: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A group that may be cut, the layers that read it, and the rows of each that a unit has."""
-
-    group: ChannelGroup
-    layers: tuple[Layer, ...]
-    blocks: tuple[tuple[np.ndarray, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ class PruneChannels(LossyPass):
     floor: float = field(
         default=0.08, metadata={"help": "the share of its width that a group keeps"}
     )
-    importance: Literal["obs", "l2", "random"] = field(
+    importance: Importance = field(
         default="obs", metadata={"help": "by what units are ranked; obs needs data"}
     )
     refit: bool = field(default=True, metadata={"help": "whether layers are refitted on the data"})
@@ -96,9 +80,9 @@ class PruneChannels(LossyPass):
 
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
         """See the module's docstring."""
-        candidates: list[_Candidate] = []
+        candidates: list[Candidate] = []
         for group in find_groups(context.model, context.facts):
-            found = _candidate(group, context.model) if not group.locked else group.locked
+            found = candidate_of(group, context.model) if not group.locked else group.locked
             if isinstance(found, str):
                 yield Skip(group.name, found)
             else:
@@ -106,7 +90,7 @@ class PruneChannels(LossyPass):
         if not candidates:
             yield Skip("the model", "no group of channels may be cut")
             return
-        removals = self._removals(candidates, context)
+        ranked = removals(candidates, self.importance, context)
         groups = [candidate.group for candidate in candidates]
         frame = Frame.of(context.model, context.facts, context.sizes)
         costs = Costs(context.model, frame, groups, self.objective)
@@ -118,7 +102,7 @@ class PruneChannels(LossyPass):
             for group in groups
         ]
         target = self.amount * costs.total
-        losses = [errors for _, errors in removals]
+        losses = [errors for _, errors in ranked]
         multiples = [  # a group that saves nothing keeps its width
             multiple if gain > 0 else group.size
             for multiple, gain, group in zip(multiples, gains, groups, strict=True)
@@ -130,30 +114,8 @@ class PruneChannels(LossyPass):
             yield Skip("the model", f"only {most:.3g} % of its {self.objective} can be saved")
             target = error.most * (1 - 1e-9)
             widths = allocate_widths(losses, costs.savings, target, multiples, self.floor).levels
-        for candidate, (order, errors), width in zip(candidates, removals, widths, strict=True):
+        for candidate, (order, errors), width in zip(candidates, ranked, widths, strict=True):
             yield from _cut(candidate.group, order, errors, int(width))
-
-    def _removals(
-        self, candidates: Sequence[_Candidate], context: Context
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each group the order in which its units go, and what is lost without the first n."""
-        if self.importance == "obs" and context.observe is not None:
-            return _by_obs(candidates, context)
-        found = []
-        for number, candidate in enumerate(candidates):
-            if self.importance == "random":
-                scores = random_scores(candidate.group.size, number)
-            else:
-                slices = [
-                    np.stack(
-                        [np.concatenate(list(layer.matrices()))[rows].ravel() for rows in blocks]
-                    )
-                    for layer, blocks in zip(candidate.layers, candidate.blocks, strict=True)
-                ]
-                scores = l2_scores(slices) ** 2
-            order = np.argsort(scores, kind="stable")
-            found.append((order, np.cumsum(scores[order]) / max(float(scores.sum()), 1e-30)))
-        return found
 
     def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
@@ -167,66 +129,6 @@ class PruneChannels(LossyPass):
             yield Edit(choice.where, choice.what)
         if self.refit and context.observe is not None:
             yield from refit(model, dense, kept, context)
-
-
-def _candidate(group: ChannelGroup, model: Model) -> _Candidate | str:
-    """A group with the layers that read it, or why it is left alone."""
-    nodes: dict[int, Node] = {node.uid: node for node in model.nodes()}
-    layers, blocks, why = [], [], "nothing with weights reads it"
-    for slot in group.reads:
-        node = nodes[slot.node]
-        layer = layer_of(node, slot.index)
-        if isinstance(layer, str):
-            why = layer
-            continue
-        features = np.concatenate(list(layer.matrices())).shape[0]
-        channels = slot.indices.max() + 1
-        size = _kernel(layer)
-        if channels * size > features:
-            continue
-        layers.append(layer)
-        blocks.append(tuple(_rows(places, size) for places in slot.indices))
-    if not layers:
-        return why
-    return _Candidate(group, tuple(layers), tuple(blocks))
-
-
-def _kernel(layer: Layer) -> int:
-    """Features of one input channel."""
-    return int(np.prod(layer.weight.shape[2:])) if layer.node.op == "Conv" else 1
-
-
-def _rows(places: np.ndarray, size: int) -> np.ndarray:
-    return (places[:, None] * size + np.arange(size)).ravel()
-
-
-def _by_obs(
-    candidates: Sequence[_Candidate], context: Context
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    asked: dict[int, Request[Gram]] = {}
-    for candidate in candidates:
-        for layer in candidate.layers:
-            spec = GramSpec(layer.rows, sampling=ROWS)
-            asked[layer.node.uid] = Request(layer.node.inputs[0].name, spec)
-    assert context.observe is not None
-    answers = context.observe(context.model, list(asked.values()))
-    found = []
-    for candidate in candidates:
-        consumers = []
-        for layer, blocks in zip(candidate.layers, candidate.blocks, strict=True):
-            gram = answers[asked[layer.node.uid]].value
-            assert gram is not None
-            weights = np.concatenate(list(layer.matrices()))
-            width = len(weights) // layer.groups
-            hessian = [
-                (np.arange(g * width, (g + 1) * width), damped(gram.covariance(g)))
-                for g in range(layer.groups)
-            ]
-            whole = hessian[0][1] if layer.groups == 1 else hessian
-            consumers.append((whole, weights, blocks))
-        removal = joint_removal_order(consumers)
-        found.append((removal.order, removal.errors))
-    return found
 
 
 def _cut(
