@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 from graphopt._version import __version__
 from graphopt.admission import admit, checked
 from graphopt.assessment import Assessment, data_info
-from graphopt.bench import measure_latency
 from graphopt.description import describe, verdict_info
 from graphopt.drawing import describe_graphs
 from graphopt.errors import BudgetError
@@ -20,23 +18,31 @@ from graphopt.explain import METADATA_KEY, pack
 from graphopt.ir.model import Model
 from graphopt.layers import describe_layers
 from graphopt.outcome import Outcome, Progress, gate_info
+from graphopt.pass_base import Observe
 from graphopt.pass_manager import PassManager
 from graphopt.quality.data import Dataset, first_feeds
 from graphopt.quality.equivalence import Equivalence, Verdict
 from graphopt.quality.gate import GateVerdict
-from graphopt.report import SCHEMA, GateInfo, Report
+from graphopt.quality.synthetic import SyntheticObserver, synthetic
+from graphopt.report import SCHEMA, GateInfo, LatencyInfo, Report
 from graphopt.request import Request, running_native
 from graphopt.runtime.environment import environment
 from graphopt.runtime.evaluation import Evaluator
 from graphopt.runtime.native import Native
-from graphopt.runtime.observing import Stream, observe
+from graphopt.runtime.observer import Observer
+from graphopt.runtime.observing import Stream
 from graphopt.runtime.providers import Provider, require
-
-TIMING_SECONDS = 30.0
-"""How long original and result are timed, as long as a few rounds of each take less."""
+from graphopt.speed import Speed, slower
 
 RUN_SECONDS = 20.0
 """How long one run of a model may take while exact passes are judged."""
+
+UNJUDGED = "nothing judged what the lossy passes lose: there is no data (--data)"
+
+DRAWN = (
+    "there is no data (--data): the lossy passes went by statistics of drawn inputs, which promise little, "
+    "and nothing judged what they lose"
+)
 
 
 def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Report, Model]:
@@ -106,6 +112,7 @@ class _Run:
     warnings: list[str] = field(default_factory=list)
     bindings: dict[tuple[str, int], int] = field(default_factory=dict)
     assessment: Assessment | None = None
+    drawn: SyntheticObserver | None = None
 
     def __post_init__(self) -> None:
         """Begin with the model as it is."""
@@ -129,6 +136,7 @@ class _Run:
             min(request.limits.request_seconds, RUN_SECONDS),
             request.running.provider,
         )
+        self.speed = Speed(self.judge, request.running, request.listener)
         request.listener(Progress("running the original"))
         self.warnings += admit(request.model, self.judge, self.native)
         if self.dataset is not None and self._judges():
@@ -161,27 +169,37 @@ class _Run:
             gate=self.assessment.gate if self.assessment is not None and limited else None,
             strict=request.strict,
             data=self.dataset,
-            observe=self._observe if self.dataset is not None else None,
+            observe=self._observe(),
             seed=request.seed,
             bindings=self.judge.bindings(),
+            measure=self.speed.nodes(self.native, request.cache),
+            race=self.speed.race,
         )
 
-    def _observe(
-        self, model: Model, requests: Sequence[Any], other: Model | None = None
-    ) -> dict[Any, Any]:
-        """Statistics of a model's tensors on the calibration data."""
+    def _observe(self) -> Observe | None:
+        """What passes observe with: the calibration data, or drawn inputs where a lossy pass has none."""
         dataset = self.dataset
-        assert dataset is not None
-        return observe(
+        if dataset is not None:
+            stream = Stream(lambda: (batch.feeds for batch in dataset.batches("calibration")))
+            return self._observer(stream, dataset.fingerprint("calibration"))
+        if self.request.lossy and self.judge.references and self.judge.backend == "ort":
+            self.drawn = SyntheticObserver(self._drawn)
+        return self.drawn
+
+    def _drawn(self) -> Observer:
+        self.request.listener(Progress("drawing inputs to observe with"))
+        drawn = synthetic(self.judge, self.request.seed)
+        return self._observer(Stream(lambda: drawn), drawn.digest)
+
+    def _observer(self, batches: Stream, digest: str) -> Observer:
+        """Runs models over batches."""
+        return Observer(
             self.native,
-            model,
-            Stream(lambda: (batch.feeds for batch in dataset.batches("calibration"))),
-            requests,
-            other=other,
-            cache=self.request.cache,
-            digest=dataset.fingerprint("calibration"),
-            progress=lambda what: self.request.listener(Progress(what)),
-            **self.request.running.judging,
+            batches,
+            digest,
+            self.request.cache,
+            lambda what: self.request.listener(Progress(what)),
+            self.request.running.judging,
         )
 
     def findings(self) -> dict[str, Any]:
@@ -228,9 +246,8 @@ class _Run:
         """The result as a whole against the budget."""
         if self.assessment is None:
             if self.outcome.lossy:
-                self.warnings.append(
-                    "nothing judged what the lossy passes lose: there is no data (--data)"
-                )
+                drawn = self.drawn is not None and self.drawn.asked
+                self.warnings.append(DRAWN if drawn else UNJUDGED)
             return None
         found: GateVerdict | None = self.outcome.gate if self.outcome.lossy else None
         if found is None:
@@ -239,20 +256,15 @@ class _Run:
             self.warnings.append(f"not proven to keep to the budget: {found.why}")
         return gate_info(found, "", "the result", found.tolerable)
 
-    def _latency(self) -> Any:
-        self.request.listener(Progress("timing the original and the result"))
-        feeds = self.judge.feeds
-        if not feeds or self.judge.backend != "ort":
-            self.warnings.append(f"latency was not measured: {self.judge.why or 'no inputs'}")
+    def _latency(self) -> LatencyInfo | None:
+        """The result against the original, timed."""
+        why = self.speed.objection
+        if why:
+            self.warnings.append(f"latency was not measured: {why}")
             return None
-        return measure_latency(
-            self.request.model,
-            self.outcome.model,
-            feeds[0],
-            provider=self.request.running.provider,
-            threads=self.request.running.threads or 1,
-            seconds=TIMING_SECONDS,
-        )
+        found = self.speed.result(self.request.model, self.outcome.model)
+        self.warnings += slower(found, self.request.recipe.passes, self.outcome.steps)
+        return found
 
     def close(self) -> None:
         """Give back what was kept for judging."""

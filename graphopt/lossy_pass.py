@@ -25,7 +25,8 @@ class Choice:
         level: the strength, in the pass's own terms: bits, values, the fraction removed.
         what: in words.
         loss: predicted; comparable between the choices of one pass.
-        saving: predicted; in one unit throughout a pass, such as bytes or multiply-accumulates.
+        saving: predicted; in one unit throughout a pass, such as bytes or multiply-accumulates. Where the
+            pass promises speed, the share of a run's time that goes.
     """
 
     where: str
@@ -43,6 +44,16 @@ class LossyPass(Pass):
     """
 
     exact: ClassVar[bool] = False
+
+    @property
+    def promises_speed(self) -> bool:
+        """Whether the result shall be faster. It is then timed, and taken back where it is not."""
+        return False
+
+    @property
+    def advice_if_slower(self) -> str:
+        """What to try where the result of a run turns out slower than the original; empty for nothing."""
+        return ""
 
     @abc.abstractmethod
     def propose(self, context: Context) -> Iterator[Choice | Skip]:

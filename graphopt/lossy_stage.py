@@ -4,6 +4,9 @@ A pass that spreads one amount over the model is eased by bisection on its stren
 place by place: what each place loses alone is measured on the calibration data, the place that loses most
 for what it saves is relaxed first (to a milder level, then left out), and bisection finds how few
 relaxations suffice. Each candidate is judged as a whole, so nothing rests on losses adding up.
+
+A pass that promises speed is timed too, once, before its result is kept: against the model that it began
+with, and that one against itself. A result that is not faster beyond the noise is not kept.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from graphopt.lossy_pass import Choice, LossyPass, strongest
 from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report
 from graphopt.pass_base import Context, Edit, Pass, Skip, is_main
 from graphopt.quality.gate import GateVerdict, percent
-from graphopt.report import EditInfo
+from graphopt.report import EditInfo, SpeedInfo
 from graphopt.stage import Stage, StageRun
 
 if TYPE_CHECKING:
@@ -31,6 +34,15 @@ STRENGTHS = 5
 
 MAX_BLAMED = 200
 """Places whose loss is measured alone; beyond, the pass's own predictions decide."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A set of choices, and the model with them applied."""
+
+    run: StageRun
+    chosen: Sequence[Choice]
+    verdict: GateVerdict | None = None
 
 
 class Plan(Protocol):
@@ -98,6 +110,11 @@ class _Edits:
         return self._stage.run(self._start, frozenset((self._step.name, uid) for uid in vetoed))
 
 
+def _at_full_strength(plan: Plan) -> Candidate:
+    chosen = strongest(plan.choices)
+    return Candidate(plan.build(chosen) if chosen else plan.idle, chosen)
+
+
 @dataclass
 class LossyTrial:
     """One lossy pass: tried, judged, eased, or left out.
@@ -123,7 +140,7 @@ class LossyTrial:
         self._say(self.step.name)
         try:
             plan = self._plan(self.step)
-            full = plan.build(strongest(plan.choices)) if plan.choices else plan.idle
+            full = _at_full_strength(plan)
         except (GraphoptError, MemoryError, RecursionError):
             raise
         except Exception as error:  # noqa: BLE001 - whatever a pass raises is reported as its own
@@ -132,12 +149,14 @@ class LossyTrial:
             self.outcome.steps.append(replace(report, status="failed", error=why))
             return
         gate = self.manager.gate
-        if gate is None or not full.edits or self._passes(gate, full, "at full strength"):
+        if gate is None or not full.run.edits or self._passes(gate, full.run, "at full strength"):
             self._keep(full)
             return
         first = self.verdict
         if not (self._ease_strength(gate) or self._ease_places(gate, plan)):
-            self._give_up(full, first)
+            why = first.why if first is not None else ""
+            how = f"nothing that it does keeps to the budget; at full strength: {why}"
+            self._leave_out(full.run, why, how)
 
     def _plan(self, step: Pass) -> Plan:
         if isinstance(step, LossyPass):
@@ -149,24 +168,23 @@ class LossyTrial:
         if not isinstance(self.step, LossyPass) or self.step.milder(0.5) is None:
             return False
         low, high = 0.0, 1.0
-        best: tuple[float, StageRun, GateVerdict | None] | None = None
+        best: tuple[float, Candidate] | None = None
         for _ in range(STRENGTHS):
             middle = (low + high) / 2
             milder = self.step.milder(middle)
             if milder is None:
                 break
-            plan = self._plan(milder)
-            run = plan.build(strongest(plan.choices)) if plan.choices else plan.idle
-            if not run.edits:
+            found = _at_full_strength(self._plan(milder))
+            if not found.run.edits:
                 low = middle
-            elif self._passes(gate, run, f"at {percent(middle)} of its strength"):
-                low, best = middle, (middle, run, self.verdict)
+            elif self._passes(gate, found.run, f"at {percent(middle)} of its strength"):
+                low, best = middle, (middle, replace(found, verdict=self.verdict))
             else:
                 high = middle
         if best is None:
             return False
-        strength, run, self.verdict = best
-        self._keep(run, f"at {percent(strength)} of its strength")
+        self.verdict = best[1].verdict
+        self._keep(best[1], f"at {percent(best[0])} of its strength")
         return True
 
     def _ease_places(self, gate: LossJudge, plan: Plan) -> bool:
@@ -174,20 +192,20 @@ class LossyTrial:
         losses = self._losses(gate, plan)
         path = list(relaxations(plan.choices, losses))
         low, high = 0, len(path)  # none fails; all of them leave nothing
-        best: tuple[StageRun, GateVerdict | None] | None = None
+        best: Candidate | None = None
         while high - low > 1:
             middle = (low + high) // 2
             chosen = path[middle - 1]
             run = plan.build(chosen)
             if self._passes(gate, run, summary_of(plan.choices, chosen)[0]):
-                high, best = middle, (run, self.verdict)
+                high, best = middle, Candidate(run, chosen, self.verdict)
             else:
                 low = middle
-        if best is None or not best[0].edits:
+        if best is None or not best.run.edits:
             return False
-        run, self.verdict = best
+        self.verdict = best.verdict
         summary, taken_back = summary_of(plan.choices, path[high - 1], losses)
-        self._keep(run, summary, taken_back)
+        self._keep(best, summary, taken_back)
         return True
 
     def _losses(self, gate: LossJudge, plan: Plan) -> dict[str, float]:
@@ -215,8 +233,12 @@ class LossyTrial:
         self.outcome.gates.append(replace(info, weight_bytes=cost.weight_bytes, macs=cost.macs))
         return accepted
 
-    def _keep(self, run: StageRun, eased: str = "", taken_back: Sequence[EditInfo] = ()) -> None:
-        report = step_report(self.step, run)
+    def _keep(self, found: Candidate, eased: str = "", taken_back: Sequence[EditInfo] = ()) -> None:
+        run, speed = found.run, self._timed(found)
+        if speed is not None and not speed.faster:
+            self._leave_out(run, str(speed), str(speed), speed)
+            return
+        report = replace(step_report(self.step, run), speed=speed)
         if eased:
             report = replace(report, status="eased", eased=eased, taken_back=list(taken_back))
         self.outcome.steps.append(report)
@@ -226,17 +248,33 @@ class LossyTrial:
             self.outcome.lossy = True
             self.outcome.gate = self.verdict
 
-    def _give_up(self, full: StageRun, verdict: GateVerdict | None) -> None:
+    def _timed(self, found: Candidate) -> SpeedInfo | None:
+        """What timing says of a candidate of a pass that promises speed."""
+        promised = isinstance(self.step, LossyPass) and self.step.promises_speed
+        if not promised or not found.run.edits:
+            return None
+        self._say(f"{self.step.name}: timing the model before and after")
+        race = self.manager.race
+        timed = (
+            SpeedInfo(why="nothing here times models")
+            if race is None
+            else race(self.outcome.model, found.run.model)
+        )
+        return replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
+
+    def _leave_out(
+        self, run: StageRun, why: str, eased: str, speed: SpeedInfo | None = None
+    ) -> None:
         """Leave the pass out; its edits are reported as taken back."""
-        report = step_report(self.step, full)
-        why = verdict.why if verdict is not None else ""
+        report = step_report(self.step, run)
         self.outcome.steps.append(
             replace(
-                step_report(self.step, StageRun(self.outcome.model, skips=full.skips)),
+                step_report(self.step, StageRun(self.outcome.model, skips=run.skips)),
                 status="rolled back",
                 taken_back=[EditInfo(e.node, f"{e.what}: {why}") for e in report.edits],
-                eased=f"nothing that it does keeps to the budget; at full strength: {why}",
+                eased=eased,
                 seconds=report.seconds,
+                speed=speed,
             )
         )
 

@@ -12,7 +12,7 @@ from graphopt.options import values_of
 from graphopt.pass_base import Pass
 from graphopt.quality.equivalence import Verdict
 from graphopt.quality.gate import GateVerdict
-from graphopt.report import EditInfo, GateInfo, SkipInfo, StepReport
+from graphopt.report import EditInfo, GateInfo, SkipInfo, SpeedInfo, StepReport
 from graphopt.stage import StageRun
 
 
@@ -34,6 +34,10 @@ class LossJudge(Protocol):
 
     def blame(self, base: Model) -> Callable[[Model], float]:
         """What measures how far a model's outputs are from those of a base, as a share of their power."""
+
+
+Race = Callable[[Model, Model], SpeedInfo]
+"""Times a model against the one before it, and says what may be claimed."""
 
 
 @dataclass(frozen=True)

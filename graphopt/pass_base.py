@@ -13,7 +13,7 @@ import abc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -26,6 +26,8 @@ from graphopt.ir.surgery import Scope
 
 if TYPE_CHECKING:
     from graphopt.quality.data import Dataset
+    from graphopt.runtime.profiling import NodeSeconds
+    from graphopt.runtime.relay import Relay
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,25 @@ T = TypeVar("T")
 FREE_BYTES = 64
 """Bytes that a constant may take in the place of a node whatever the budget says."""
 
-Observe = Callable[..., "dict[Any, Any]"]
-"""Statistics of a model's tensors on the calibration data, by request; see ``graphopt.runtime.observing``."""
+
+class Observe(Protocol):
+    """Statistics of a model's tensors on the calibration data; see ``graphopt.runtime.observing``."""
+
+    def __call__(
+        self,
+        model: Model,
+        requests: Sequence[Any],
+        other: Model | None = None,
+        over: Relay | None = None,
+    ) -> dict[Any, Any]:
+        """The answers by request, of the whole data or of what a relay has come to."""
+
+    def relay(self) -> Relay:
+        """A relay at the start of the data. Whoever takes one closes it."""
+
+
+Measure = Callable[[Sequence[Model]], "list[list[NodeSeconds]]"]
+"""What the nodes of models take on the machine at hand; see ``graphopt.runtime.node_times``."""
 
 Evaluate = Callable[[Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"]
 """Computes tensors by nodes whose inputs are constants; by ``id``, the values or why there are none."""
@@ -116,6 +135,7 @@ class Context:
             missing.
         observe: runs a model over the calibration part and gives statistics of its tensors; None where
             there is no data.
+        measure: gives what the nodes of models take on the machine at hand; None where nothing can.
     """
 
     model: Model
@@ -129,6 +149,7 @@ class Context:
     data: Dataset | None = None
     observe: Observe | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    measure: Measure | None = None
     _scopes: list[Scope] | None = None
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
     _tried: set[tuple[str, int]] = field(default_factory=set)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from graphopt.exact_stage import ExactTrial
 from graphopt.ir.model import Model
 from graphopt.lossy_stage import LossyTrial
-from graphopt.outcome import Judge, Listener, LossJudge, Outcome, Progress
-from graphopt.pass_base import Evaluate, Limits, Observe, Pass
+from graphopt.outcome import Judge, Listener, LossJudge, Outcome, Progress, Race
+from graphopt.pass_base import Evaluate, Limits, Measure, Observe, Pass
 from graphopt.stage import Stage
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class PassManager:
         observe: gives statistics of tensors on that data.
         seed: of the passes' randomness.
         bindings: sizes of dynamic dimensions in the inputs that are judged with, by input and axis.
+        measure: gives what the nodes of models take; None where nothing can.
+        race: times two models against each other; None where nothing can. Only asked where a pass promises
+            to make a model faster.
     """
 
     judge: Judge | None
@@ -50,6 +53,8 @@ class PassManager:
     observe: Observe | None = None
     seed: int = 0
     bindings: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    measure: Measure | None = None
+    race: Race | None = None
 
     def run(self, model: Model, passes: Sequence[Pass]) -> Outcome:
         """Run passes in order on copies of a model.
@@ -72,6 +77,7 @@ class PassManager:
                 self.observe,
                 self.seed,
                 self.bindings,
+                self.measure,
             )
             if not stage.exact:
                 LossyTrial(self, stage, outcome).run()

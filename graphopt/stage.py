@@ -17,7 +17,7 @@ from graphopt.ir.frames import symbol_sizes
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope, names_of, tidy
-from graphopt.pass_base import Context, Edit, Evaluate, Limits, Observe, Pass, Skip
+from graphopt.pass_base import Context, Edit, Evaluate, Limits, Measure, Observe, Pass, Skip
 from graphopt.quality.data import Dataset
 
 MAX_ROUNDS = 200
@@ -134,6 +134,7 @@ class Stage:
         observe: gives statistics of tensors on that data.
         seed: of the passes' randomness.
         bindings: sizes of dynamic dimensions, by input and axis.
+        measure: gives what the nodes of models take; None where nothing can.
     """
 
     passes: Sequence[Pass]
@@ -144,6 +145,7 @@ class Stage:
     observe: Observe | None = None
     seed: int = 0
     bindings: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    measure: Measure | None = None
 
     @property
     def exact(self) -> bool:
@@ -204,6 +206,7 @@ class Stage:
             data=self.data,
             observe=self.observe,
             sizes=symbol_sizes(model, facts, self.bindings),
+            measure=self.measure,
         )
 
     def _settle(
@@ -244,7 +247,7 @@ class Stage:
         if len(run.edits) > before:
             for scope in run.model.scopes():
                 tidy(scope)
-            context.refresh()
+            context.refresh(None if step.exact else infer(run.model.graph, run.model.functions))
             now = _labels(context)
             run.made.setdefault(step.name, []).extend(_only_in(now, run.present))
             run.removed.setdefault(step.name, []).extend(_only_in(run.present, now))

@@ -59,14 +59,14 @@ def test_what_is_asked_for_really_leaves_and_the_accuracy_stays_near() -> None:
 
 
 def test_least_squares_gives_back_what_slicing_took() -> None:
-    fitted, sliced = prune("amount=0.6"), prune("amount=0.6,refit=false")
+    fitted, sliced = prune("amount=0.6"), prune("amount=0.6,refit=none")
     assert removed(fitted) == pytest.approx(removed(sliced))
     assert accuracy(fitted) > accuracy(sliced) + 0.05
 
 
 def test_without_refit_the_result_equals_the_model_with_the_same_units_masked(native) -> None:
     model = optimize(MODEL).model
-    stage = Stage([PruneChannels(amount=0.5, importance="l2", refit=False)])
+    stage = Stage([PruneChannels(amount=0.5, importance="l2", refit="none")])
     step = stage.passes[0]
     assert isinstance(step, PruneChannels)
     cuts = [c for c in step.propose(stage.context(model)) if isinstance(c, Cut)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant, Function, Graph, Node, Variable
+from graphopt.ir.surgery import read_by
 
 
 class _Copier:
@@ -77,6 +80,34 @@ def copy_function(function: Function) -> Function:
     made = Function(function.name, function.domain, function.overload, function.opset)
     made.attrs = dict(function.attrs)
     _Copier().scope(function, made)
+    return made
+
+
+def copy_part(
+    graph: Graph, nodes: Iterable[Node], inputs: Sequence[Variable], outputs: Sequence[gs.Tensor]
+) -> Graph:
+    """Copy some nodes of a main graph into a graph of their own.
+
+    Args:
+        graph: the main graph.
+        nodes: of it, in topological order.
+        inputs: stand for tensors of the same names, which the nodes read and none of them computes.
+        outputs: tensors that the nodes compute.
+    """
+    copier = _Copier()
+    given = {tensor.name: tensor for tensor in inputs}
+    made = Graph(graph.name, graph.opset)
+    made.import_domains, made.inputs = graph.import_domains, list(inputs)
+    for node in nodes:
+        for tensor in read_by(node):
+            if tensor.name in given:
+                copier.tensors[id(tensor)] = given[tensor.name]
+        copied = copier.node(node)
+        copied.graph = made
+        made.nodes.append(copied)
+    made.outputs = [given.get(tensor.name) or copier.tensor(tensor) for tensor in outputs]
+    for tensor in made.outputs:
+        tensor.is_output = True
     return made
 
 

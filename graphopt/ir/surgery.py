@@ -225,14 +225,14 @@ def remove(node: Node) -> None:
         if gone.dead or any(is_used(t) for t in gone.outputs if t.name):
             continue
         gone.dead = True
-        for tensor in _read(gone):
+        for tensor in read_by(gone):
             made = producer(tensor)
             if made is not None and not made.dead and made is not gone:
                 stack.append(made)
         _disconnect(gone)
 
 
-def _read(node: Node) -> list[gs.Tensor]:
+def read_by(node: Node) -> list[gs.Tensor]:
     """What a node reads, itself or from inside its bodies."""
     found = list(node.inputs)
     stack = list(node.bodies())
@@ -272,7 +272,7 @@ def tidy(graph: Scope) -> None:
 def _needs(node: Node) -> set[int]:
     """The nodes of the same scope that must come before a node, by ``id``."""
     found = set()
-    for tensor in _read(node) if any(True for _ in node.bodies()) else node.inputs:
+    for tensor in read_by(node) if any(True for _ in node.bodies()) else node.inputs:
         made = producer(tensor)
         if made is not None and made.graph is node.graph and made is not node:
             found.add(id(made))

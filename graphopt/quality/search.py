@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,7 +158,7 @@ def _first(trials: _Trials, model: Model) -> tuple[Plan | None, Sample | None, s
             return plan, sample, ""
         if not inputs:
             break
-    batches, others = _dynamic(inputs)
+    batches, others = free_dimensions(inputs)
     for key in (*others, *batches, *others):
         for size in SIZES:
             plan = best.but(sizes={key: size})
@@ -168,7 +168,7 @@ def _first(trials: _Trials, model: Model) -> tuple[Plan | None, Sample | None, s
     return (*fallback, "") if fallback else (None, None, why)
 
 
-def _dynamic(inputs: list[InputSpec]) -> tuple[list[str], list[str]]:
+def free_dimensions(inputs: Sequence[InputSpec]) -> tuple[list[str], list[str]]:
     """The keys of dynamic dimensions: those that look like a batch, and the others."""
     batches: dict[str, None] = {}
     others: dict[str, None] = {}
@@ -183,7 +183,7 @@ def _dynamic(inputs: list[InputSpec]) -> tuple[list[str], list[str]]:
 
 def _attempts(inputs: list[InputSpec]) -> Iterator[Plan]:
     """Plans to try, the likeliest and cheapest first."""
-    batches, others = _dynamic(inputs)
+    batches, others = free_dimensions(inputs)
     ranks = (2, 1, 3, 4, 0) if any(spec.shape is None for spec in inputs) else (2,)
     sizes = SIZES if others else (1,)
     base = dict.fromkeys(batches, 1)
@@ -219,7 +219,7 @@ def _variants(inputs: list[InputSpec], plan: Plan, model: Model) -> Iterator[Pla
     if integers:
         for value in compared_integers(model):
             yield plan.but(filled=dict.fromkeys(integers, value))
-    batches, others = _dynamic(inputs)
+    batches, others = free_dimensions(inputs)
     if batches:
         yield plan.but(sizes=dict.fromkeys(batches, 2))
     if others:

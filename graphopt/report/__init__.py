@@ -19,6 +19,7 @@ from graphopt.report.models import (
     ModelInfo,
     NodeInfo,
     NodeTime,
+    SpeedInfo,
     TensorInfo,
 )
 from graphopt.report.schema import json_schema as _json_schema
@@ -48,6 +49,7 @@ __all__ = [
     "SensitivityInfo",
     "SensitivityReport",
     "SkipInfo",
+    "SpeedInfo",
     "StepReport",
     "TensorInfo",
     "VerdictInfo",

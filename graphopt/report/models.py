@@ -118,6 +118,42 @@ class LatencyInfo:
 
 
 @dataclass(frozen=True)
+class SpeedInfo:
+    """What came of a pass's promise to make the model faster.
+
+    Attributes:
+        ratio: seconds after the pass over seconds before it, timed in turns; None where it was not timed.
+        control: the same ratio of the model before with itself; what it is off 1 is noise.
+        claim: what the figures allow to say; None where it was not timed.
+        predicted: the ratio that the pass expected; None where it expected none.
+        why: why it was not timed.
+    """
+
+    ratio: Ratio | None = None
+    control: Ratio | None = None
+    claim: Literal["faster", "slower", "no difference beyond noise"] | None = None
+    predicted: float | None = None
+    why: str = ""
+
+    @property
+    def faster(self) -> bool:
+        """Whether the promise was kept."""
+        return self.claim == "faster"
+
+    def __str__(self) -> str:
+        """What came of it, in words."""
+        if self.ratio is None or self.control is None:
+            return f"not known to be faster: {self.why}"
+        how = "faster" if self.faster else "not faster on this machine"
+        expected = "" if self.predicted is None else f"; predicted {self.predicted:.3f}"
+        return (
+            f"{how}: {self.ratio.median:.3f} of the time before "
+            f"({self.ratio.low:.3f} to {self.ratio.high:.3f} at 95 % confidence; the model before against "
+            f"itself {self.control.low:.3f} to {self.control.high:.3f}{expected})"
+        )
+
+
+@dataclass(frozen=True)
 class HistogramInfo:
     """How values are distributed: ``len(edges) == len(counts) + 1``, edges rising."""
 

@@ -17,7 +17,7 @@ from graphopt.report.judgement import (
     SensitivityInfo,
     VerdictInfo,
 )
-from graphopt.report.models import GraphInfo, LatencyInfo, LayerInfo, ModelInfo
+from graphopt.report.models import GraphInfo, LatencyInfo, LayerInfo, ModelInfo, SpeedInfo
 from graphopt.report.schema import read
 
 SCHEMA = "graphopt.report/1"
@@ -64,6 +64,8 @@ class StepReport:
         eased: what was eased, in words; empty where nothing was.
         made: names of nodes that are there since this pass.
         removed: names of nodes that are gone since this pass.
+        speed: what came of its promise to make the model faster; None where it promised nothing, or changed
+            nothing.
     """
 
     name: str
@@ -82,6 +84,7 @@ class StepReport:
     eased: str = ""
     made: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    speed: SpeedInfo | None = None
 
 
 @dataclass(frozen=True)

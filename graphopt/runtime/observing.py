@@ -43,12 +43,14 @@ class Request(Generic[A]):
         what: the statistic.
         target: the name of the second tensor, where the statistic is one of two tensors.
         target_in_other: whether the second tensor is one of the other model.
+        more: the names of further tensors that the statistic takes, all of the first model.
     """
 
     tensor: str
     what: Spec[A]
     target: str = ""
     target_in_other: bool = False
+    more: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a number of tensors that the statistic does not take.
@@ -56,7 +58,7 @@ class Request(Generic[A]):
         Raises:
             ValueError: there is a tensor too few or too many.
         """
-        if bool(self.target) != (self.what.arrays == 2):
+        if 1 + bool(self.target) + len(self.more) != self.what.arrays:
             raise ValueError(f"{type(self.what).__name__} takes {self.what.arrays} tensors")
 
 
@@ -199,6 +201,7 @@ def _watch(request: Request[Any], tensors: Sequence[Tensors]) -> Watch | Answer[
     if place >= len(tensors):
         return Answer(None, "there is no other model")
     sources = [(0, request.tensor)] + ([(place, request.target)] if request.target else [])
+    sources += [(0, name) for name in request.more]
     for number, name in sources:
         why = tensors[number].objection(name)
         if why:

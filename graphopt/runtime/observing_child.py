@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.numerics.streaming import Accumulator, Spec
+from graphopt.runtime.relay_child import known_to
 
 FLOATS = frozenset({"tensor(float)", "tensor(double)", "tensor(float16)"})
 """Element types that numpy computes with, in ONNX Runtime's words."""
@@ -72,7 +73,9 @@ class Observation:
                 names.update((name, None) for session, name in watch.sources if session == number)
         if not names:
             return {}
-        return dict(zip(names, self.sessions[number].run(list(names), feeds), strict=True))
+        session = self.sessions[number]
+        found = session.run(list(names), known_to(session, feeds))
+        return dict(zip(names, found, strict=True))
 
     def take(self, number: int) -> dict[str, np.ndarray] | str:
         """Hand out what one watch accumulated, and forget it; or why there is nothing."""

@@ -15,9 +15,11 @@ import onnx
 
 from graphopt.runtime.blas import use_threads
 from graphopt.runtime.interleaving import interleave
+from graphopt.runtime.node_times_child import Recorded, record_each
 from graphopt.runtime.observing_child import Observation, Watch
 from graphopt.runtime.profiling import NodeSeconds, profile
 from graphopt.runtime.providers import Provider, device_name
+from graphopt.runtime.relay_child import arrays_of, known_to, write
 from graphopt.runtime.sessions import open_session, start
 
 Feeds = dict[str, Any]
@@ -64,10 +66,19 @@ class Tasks:
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]
 
-    def run(self, key: str, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
+    def run(self, key: str, feeds: Feeds | str, names: Sequence[str] | None = None) -> list[Any]:
         """Run an open session once; returns the named outputs, or all of them in order."""
-        result: list[Any] = list(self.sessions[key].run(names or None, feeds))
+        session = self.sessions[key]
+        if isinstance(feeds, str):
+            feeds = known_to(session, arrays_of(feeds))
+        result: list[Any] = list(session.run(names or None, feeds))
         return result
+
+    def relay(
+        self, keys: Sequence[str], feeds: Feeds | str, kept: Sequence[str], path: str
+    ) -> dict[str, str]:
+        """Run open sessions on a batch and write what they return to a file; see ``relay_child``."""
+        return write([self.sessions[key] for key in keys], feeds, kept, path)
 
     def close(self, key: str) -> None:
         """Forget a session."""
@@ -111,6 +122,17 @@ class Tasks:
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
         """
         return profile(model, feeds, runs, seconds, threads, Provider.parse(provider))
+
+    def record_each(
+        self,
+        models: Sequence[bytes | str],
+        feeds: Sequence[Feeds | None],
+        seconds: float,
+        threads: int = 1,
+        provider: str = "cpu",
+    ) -> list[Recorded]:
+        """Run models one after another with the profiler on; see ``node_times_child``."""
+        return record_each(models, feeds, seconds, threads, Provider.parse(provider))
 
     def provide(self, provider: str) -> str:
         """Start an execution provider; returns the name of its device, empty for the CPU.
@@ -174,9 +196,9 @@ class Tasks:
         self.sessions[key] = observation
         return observation.why
 
-    def observe_run(self, key: str, feeds: Feeds) -> None:
-        """Run what is observed on a batch, and take in what is watched."""
-        self.sessions[key].run(feeds)
+    def observe_run(self, key: str, feeds: Feeds | str) -> None:
+        """Run what is observed on a batch, or the path of one, and take in what is watched."""
+        self.sessions[key].run(arrays_of(feeds))
 
     def observe_take(self, key: str, number: int) -> dict[str, np.ndarray] | str:
         """What one watch accumulated, which is then forgotten; or why there is nothing."""

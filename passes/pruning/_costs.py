@@ -1,12 +1,14 @@
 """What a model costs at other widths of its groups.
 
-    cost = sum over constants of   c * prod over its axes of (1 - sum over groups of share * units gone)
+    cost = sum over terms of   c * prod over axes of (1 - sum over groups of share * units gone)
 
-A constant that several layers read counts once; a layer's multiply-accumulates go with its first weight.
+A term is what scales with the axes of one tensor: a constant that several layers read counts once; a layer's
+multiply-accumulates go with its first weight.
 """
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,42 +22,67 @@ from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 
 
+class Costs(abc.ABC):
+    """The cost of a model as a function of the widths of groups.
+
+    Attributes:
+        full: the widths as they are, int64 of shape ``(groups,)``.
+        total: the cost at these.
+    """
+
+    full: np.ndarray
+    total: float
+
+    @abc.abstractmethod
+    def savings(self, widths: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """What changing each group alone from its width to its other one saves.
+
+        Args:
+            widths: of all groups, int64 of shape ``(groups,)``.
+            others: the same.
+
+        Returns:
+            float64 of shape ``(groups,)``.
+        """
+
+    def in_turn(self, widths: np.ndarray) -> np.ndarray:
+        """What changing one group after the other from its full width to another saves.
+
+        Returns:
+            float64 of shape ``(groups,)``; the sum is what all of them save together.
+        """
+        found = np.zeros(len(self.full))
+        now = self.full
+        for group, width in enumerate(widths):
+            then = now.copy()
+            then[group] = width
+            found[group] = self.savings(now, then)[group]
+            now = then
+        return found
+
+
 @dataclass(frozen=True)
-class _Term:
+class Term:
     """A cost at full width, and for each axis the share of it that a unit of each group is."""
 
     cost: float
     axes: tuple[dict[int, float], ...]
 
 
-class Costs:
-    """The cost of a model as a function of the widths of groups.
+class ProductCosts(Costs):
+    """A sum of products of widths.
 
     Args:
-        model: the model.
-        frame: shapes and sizes of one run.
-        groups: the groups.
-        objective: ``macs``, ``params`` or ``size`` (bytes of constants).
+        full: the widths as they are.
+        terms: what is summed.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        frame: Frame,
-        groups: Sequence[ChannelGroup],
-        objective: str,
-    ) -> None:
-        self.full = np.array([group.size for group in groups], np.int64)
-        shares = _shares(model, groups)
-        terms = (
-            _macs(model, frame, shares)
-            if objective == "macs"
-            else _stored(model, shares, objective)
-        )
+    def __init__(self, full: np.ndarray, terms: Sequence[Term]) -> None:
+        self.full = full
         self.total = sum(term.cost for term in terms)
         self._arrange([term for term in terms if any(term.axes)])
 
-    def _arrange(self, terms: Sequence[_Term]) -> None:
+    def _arrange(self, terms: Sequence[Term]) -> None:
         """Lay the terms out as arrays: shares of shape ``(terms, axes, groups)``."""
         most = max((len(term.axes) for term in terms), default=0)
         self._cost = np.array([term.cost for term in terms])
@@ -66,7 +93,7 @@ class Costs:
                     self._share[t, a, g] = share
 
     def savings(self, widths: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """What changing each group alone from its width to its other one saves."""
+        """See ``Costs``."""
         kept = 1.0 - self._share @ (self.full - widths)
         changed = kept[:, :, None] - self._share * (widths - others)
         now = self._cost * np.maximum(kept, 0.0).prod(axis=1)
@@ -74,47 +101,62 @@ class Costs:
         return np.asarray((now[:, None] - then).sum(axis=0))
 
 
-Shares = dict[tuple[int, int], dict[int, dict[int, float]]]
-"""By node and input: by axis, by group, the share of the axis that one unit is."""
+def widths_of(groups: Sequence[ChannelGroup]) -> np.ndarray:
+    """How many units groups have."""
+    return np.array([group.size for group in groups], np.int64)
 
 
-def _shares(model: Model, groups: Sequence[ChannelGroup]) -> Shares:
-    sizes = {
-        (node.uid, index): tensor.shape
-        for node in model.nodes()
-        for index, tensor in enumerate(node.inputs)
-        if isinstance(tensor, Constant)
-    }
-    found: Shares = {}
+Places = dict[tuple[int, int], dict[int, dict[int, int]]]
+"""By node and input or output: by axis, by group, how many places along the axis one unit has."""
+
+
+def places_of(groups: Sequence[ChannelGroup], read: bool) -> Places:
+    """Where units lie: in the constants that nodes read, or in what nodes compute."""
+    found: Places = {}
     for number, group in enumerate(groups):
         for slot in group.members:
-            shape = sizes.get((slot.node, slot.index)) if slot.read else None
-            if shape:
+            if slot.read == read:
                 axes = found.setdefault((slot.node, slot.index), {})
-                axes.setdefault(slot.axis, {})[number] = slot.indices.shape[1] / shape[slot.axis]
+                axes.setdefault(slot.axis, {})[number] = slot.indices.shape[1]
     return found
 
 
-def _macs(model: Model, frame: Frame, shares: Shares) -> list[_Term]:
+def shares(axes: dict[int, dict[int, int]], shape: Sequence[int]) -> tuple[dict[int, float], ...]:
+    """By axis, by group, the share of a tensor's axis that one unit is."""
+    return tuple(
+        {number: count / shape[axis] for number, count in found.items()}
+        for axis, found in axes.items()
+    )
+
+
+def macs_terms(model: Model, frame: Frame, groups: Sequence[ChannelGroup]) -> list[Term]:
+    """Multiply-accumulates of the main graph, as far as they are proven."""
+    places = places_of(groups, read=True)
     found = []
     for node in model.graph.nodes:
         try:
             cost = macs_of(node, frame)
         except UnprovenError:
             continue
-        weights = [shares[key] for key in ((node.uid, 1), (node.uid, 2)) if key in shares]
+        weights = [
+            shares(places[node.uid, index], node.inputs[index].shape)
+            for index in (1, 2)
+            if (node.uid, index) in places
+        ]
         if cost:
-            found.append(_Term(cost, tuple(weights[0].values()) if weights else ()))
+            found.append(Term(cost, weights[0] if weights else ()))
     return found
 
 
-def _stored(model: Model, shares: Shares, objective: str) -> list[_Term]:
-    found: dict[int, _Term] = {}
+def stored_terms(model: Model, groups: Sequence[ChannelGroup], in_bytes: bool) -> list[Term]:
+    """Elements of constants, or their bytes."""
+    places = places_of(groups, read=True)
+    found: dict[int, Term] = {}
     for node in model.nodes():
         for index, tensor in enumerate(node.inputs):
             if isinstance(tensor, Constant):
-                cost = tensor.nbytes if objective == "size" else math.prod(tensor.shape)
-                axes = tuple(shares.get((node.uid, index), {}).values())
+                cost = tensor.nbytes if in_bytes else math.prod(tensor.shape)
+                axes = shares(places.get((node.uid, index), {}), tensor.shape)
                 if id(tensor) not in found or axes:
-                    found[id(tensor)] = _Term(cost, axes)
+                    found[id(tensor)] = Term(cost, axes)
     return list(found.values())

@@ -9,34 +9,31 @@ weights are sliced, and each layer is refitted by ridge regression to what it ga
 
 Without data units go by the L2 norm of their weights, and nothing is refitted: a much weaker promise.
 
-Refuses: groups that are locked, each with its reason; groups that no Conv, Gemm or MatMul with weights of
-its own reads.
+Refuses: groups that are locked, each with its reason; groups that no product, sum or recurrent
+layer reads in a way that tells what is lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 
 from graphopt.ir.channel_slicing import slice_groups
 from graphopt.ir.channels import ChannelGroup, find_groups
-from graphopt.ir.frames import Frame
 from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.allocation import UnreachableError
+from graphopt.numerics.surfaces import BLOCK
 from graphopt.numerics.widths import allocate_widths
 from graphopt.pass_base import Context, Edit, Skip
 
-from ._costs import Costs
+from ._latency import UnmeasuredError
 from ._layers import layers_of
+from ._objectives import Objective, costs_of, multiples_of
 from ._ranking import Candidate, Importance, candidate_of, removals
-from ._refit import refit
-
-STEPS = 256
-"""Widths that a wide group is tried at."""
+from ._refit import METHODS, Refit, refit
 
 
 @dataclass(frozen=True)
@@ -52,18 +49,25 @@ class PruneChannels(LossyPass):
 
     name = "prune-channels"
 
-    objective: Literal["macs", "params", "size"] = field(
-        default="macs", metadata={"help": "what is to be saved"}
-    )
+    objective: Objective = field(default="macs", metadata={"help": "what is to be saved"})
     amount: float = field(default=0.3, metadata={"help": "the share of it to be saved"})
-    multiple: int = field(default=1, metadata={"help": "what widths shall be multiples of"})
+    multiple: int | None = field(
+        default=None,
+        metadata={
+            "help": "what widths shall be multiples of, in channels; none: 8 for latency, else 1"
+        },
+    )
     floor: float = field(
         default=0.08, metadata={"help": "the share of its width that a group keeps"}
     )
     importance: Importance = field(
-        default="obs", metadata={"help": "by what units are ranked; obs needs data"}
+        default="obs",
+        metadata={"help": "by what units are ranked; obs and activation need data, or l2 is taken"},
     )
-    refit: bool = field(default=True, metadata={"help": "whether layers are refitted on the data"})
+    refit: Refit = field(
+        default="least-squares",
+        metadata={"help": "how layers are refitted to the original on the data"},
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense.
@@ -71,8 +75,21 @@ class PruneChannels(LossyPass):
         Raises:
             ValueError: so it is.
         """
-        if not (0 <= self.amount < 1 and 0 < self.floor <= 1 and self.multiple >= 1):
+        whole = self.multiple is None or self.multiple >= 1
+        if not (0 <= self.amount < 1 and 0 < self.floor <= 1 and whole):
             raise ValueError("amount and floor are shares, multiple a whole number from 1")
+
+    @property
+    def promises_speed(self) -> bool:
+        """Where a latency is to be lowered, it is."""
+        return self.objective == "latency"
+
+    @property
+    def advice_if_slower(self) -> str:
+        """Widths that are no multiples leave the layouts that kernels are fast in."""
+        if (self.multiple or 1) % BLOCK == 0 or self.promises_speed:
+            return ""
+        return f"widths in multiples of {BLOCK} (prune-channels:multiple={BLOCK}) usually mend that"
 
     def milder(self, strength: float) -> PruneChannels:
         """The same with a part of the amount."""
@@ -90,17 +107,17 @@ class PruneChannels(LossyPass):
         if not candidates:
             yield Skip("the model", "no group of channels may be cut")
             return
-        ranked = removals(candidates, self.importance, context)
         groups = [candidate.group for candidate in candidates]
-        frame = Frame.of(context.model, context.facts, context.sizes)
-        costs = Costs(context.model, frame, groups, self.objective)
+        try:
+            costs = costs_of(self.objective, groups, context)
+        except UnmeasuredError as error:
+            yield Skip("the model", str(error))
+            return
+        ranked = yield from removals(candidates, self.importance, context)
         gains = costs.savings(costs.full, np.maximum(np.ceil(costs.full * self.floor), 1))
         for group in (g for g, gain in zip(groups, gains, strict=True) if gain <= 0):
-            yield Skip(group.name, f"without it the model has no fewer {self.objective}")
-        multiples = [
-            max(self.multiple, self.multiple * (group.size // (STEPS * self.multiple)))
-            for group in groups
-        ]
+            yield Skip(group.name, f"without it the model takes no less {self.objective}")
+        multiples = multiples_of(context.model, groups, self.multiple, self.objective)
         target = self.amount * costs.total
         losses = [errors for _, errors in ranked]
         multiples = [  # a group that saves nothing keeps its width
@@ -114,8 +131,9 @@ class PruneChannels(LossyPass):
             yield Skip("the model", f"only {most:.3g} % of its {self.objective} can be saved")
             target = error.most * (1 - 1e-9)
             widths = allocate_widths(losses, costs.savings, target, multiples, self.floor).levels
-        for candidate, (order, errors), width in zip(candidates, ranked, widths, strict=True):
-            yield from _cut(candidate.group, order, errors, int(width))
+        saved = costs.in_turn(np.asarray(widths)) / max(costs.total, 1e-30)
+        for group, (order, errors), width, part in zip(groups, ranked, widths, saved, strict=True):
+            yield from _cut(group, order, errors, int(width), float(part))
 
     def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
@@ -127,19 +145,18 @@ class PruneChannels(LossyPass):
         slice_groups(model, cuts)
         for choice in chosen:
             yield Edit(choice.where, choice.what)
-        if self.refit and context.observe is not None:
-            yield from refit(model, dense, kept, context)
+        yield from refit(model, dense, kept, context, METHODS[self.refit])
 
 
 def _cut(
-    group: ChannelGroup, order: np.ndarray, errors: np.ndarray, width: int
+    group: ChannelGroup, order: np.ndarray, errors: np.ndarray, width: int, saved: float
 ) -> Iterator[Choice]:
     gone = group.size - width
     if gone <= 0:
         return
     keep = tuple(int(unit) for unit in np.sort(order[gone:]))
     what = f"{gone} of {group.size} {group.unit}s of {', '.join(group.producers[:2])} were cut"
-    yield Cut(group.name, gone / group.size, what, float(errors[gone - 1]), gone * group.macs, keep)
+    yield Cut(group.name, gone / group.size, what, float(errors[gone - 1]), saved, keep)
 
 
 def _kept_outputs(

@@ -14,7 +14,7 @@ from graphopt.numerics.importance import (
     random_scores,
 )
 from graphopt.numerics.obs import compensated, damped
-from graphopt.numerics.sparsity import Sparsity, kept, magnitude, sparsegpt, wanda
+from graphopt.numerics.sparsity import Sparsity, kept, magnitude, refitted, sparsegpt, wanda
 
 
 def layer(seed: int, outputs: int = 24, inputs: int = 160) -> tuple[np.ndarray, np.ndarray]:
@@ -153,3 +153,31 @@ def test_activation_scores_are_activation_times_weight() -> None:
     twice = [(second, w, list(np.arange(4)[:, None])), (9 * second, w, list(np.arange(4)[:, None]))]
     assert np.allclose(activation_scores(twice), np.sqrt(2) * alone)
     assert activation_scores([(second, 0 * w, list(np.arange(4)[:, None]))]).tolist() == [0] * 4
+
+
+def test_sparsegpt_leaves_zeros_alone_and_counts_them() -> None:
+    x, w = layer(6)
+    h = x.T @ x
+    w[:, :20] = 0
+    for share in (0.05, 0.4, 0.437):
+        new = sparsegpt(w, h, share)
+        assert not new[:, :20].any()
+        assert np.count_nonzero(new == 0) == max(round(share * w.size), 20 * len(w))
+    groups = np.count_nonzero(sparsegpt(w, h, (2, 4)).reshape(len(w), -1, 4), axis=2)
+    assert (groups == np.where(np.arange(40) < 5, 0, 2)).all()
+
+
+def test_what_stays_is_refitted_as_well_as_it_can_be() -> None:
+    x, w = layer(7, outputs=5, inputs=40)
+    w = w.astype(np.float64)
+    h = damped(x.T @ x / len(x))
+    sparse = wanda(w, h, 0.5)
+    new = refitted(sparse, h, w @ h, w, damping=0.0, steps=200)
+    for row, old, start in zip(new, w, sparse, strict=True):
+        left = start != 0
+        best = np.linalg.solve(h[np.ix_(left, left)], (h @ old)[left])
+        assert np.allclose(row[left], best, atol=1e-6)
+        assert not row[~left].any()
+    few = refitted(sparse, h, w @ h, w, steps=3)
+    errors = [np.einsum("oi,ij,oj", w - v, h, w - v) for v in (sparse, few, new)]
+    assert errors[0] > errors[1] > errors[2]

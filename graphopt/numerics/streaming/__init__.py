@@ -7,6 +7,7 @@ from graphopt.numerics.streaming.extrema import Range, RangeSpec
 from graphopt.numerics.streaming.gram import Gram, GramSpec
 from graphopt.numerics.streaming.histogram import Histogram, HistogramSpec
 from graphopt.numerics.streaming.moments import Moments, MomentsSpec
+from graphopt.numerics.streaming.restored import Restored, RestoredSpec
 from graphopt.numerics.streaming.rows import ConvRows, ConvTransposeRows, FeatureRows, Rows
 from graphopt.numerics.streaming.sampling import Sampling
 
@@ -26,6 +27,8 @@ __all__ = [
     "MomentsSpec",
     "Range",
     "RangeSpec",
+    "Restored",
+    "RestoredSpec",
     "Rows",
     "Sampling",
     "Spec",

@@ -84,6 +84,8 @@ def _step(step: StepReport, limits: Limits) -> Details:
         blocks.append(Note(f"It failed and was left out: {step.error}"[: limits.letters], "bad"))
     if step.eased:
         blocks.append(Note(f"Eased: {step.eased}"[: limits.letters], "warn"))
+    if step.speed is not None and step.status != "rolled back":
+        blocks.append(Note(f"Timed: {step.speed}"[: limits.letters], "good"))
     blocks.append(Facts(_facts(step, limits)))
     if step.taken_back:
         entries = ((entry.what, entry.node) for entry in step.taken_back)

@@ -38,6 +38,8 @@ def render_report(report: Report, verbose: bool = False, width: int = WIDE) -> R
         if step.eased:
             what = "was left out" if step.status == "rolled back" else "was eased"
             parts.append(Text(f"{step.name} {what}: {printable(step.eased, 500)}", style="yellow"))
+        if step.speed is not None and step.status != "rolled back":
+            parts.append(Text(f"{step.name} is {printable(str(step.speed), 500)}"))
         if step.error:
             parts.append(
                 Text(f"{step.name} failed and was left out: {printable(step.error)}", style="red")

@@ -1,0 +1,68 @@
+"""What a pass observes with: models are run over the calibration part of the user's data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphopt.ir.model import Model
+from graphopt.runtime.cache import Cache
+from graphopt.runtime.native import Native
+from graphopt.runtime.observing import Answers, Request, Stream, observe
+from graphopt.runtime.relay import Relay
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Runs models over the same batches again and again.
+
+    Attributes:
+        native: the process to run them in.
+        batches: of the data.
+        digest: of exactly these batches.
+        cache: where statistics are kept between calls.
+        progress: told in words what is going on.
+        how: ``provider``, ``threads`` and ``seconds`` of a run; see ``observe_each``.
+    """
+
+    native: Native
+    batches: Stream
+    digest: str = ""
+    cache: Cache | None = None
+    progress: Callable[[str], None] | None = None
+    how: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        model: Model,
+        requests: Sequence[Request[Any]],
+        other: Model | None = None,
+        over: Relay | None = None,
+    ) -> Answers:
+        """Statistics of a model's tensors.
+
+        Args:
+            model: the model.
+            requests: what to observe.
+            other: a second model that is run on the same feeds.
+            over: a relay whose batches stand in for the data; nothing of it is cached.
+
+        Raises:
+            NativeError: the model cannot be run on the data.
+        """
+        return observe(
+            self.native,
+            model,
+            self.batches if over is None else over,
+            requests,
+            other=other,
+            cache=self.cache,
+            digest=self.digest if over is None else "",
+            progress=self.progress,
+            **self.how,
+        )
+
+    def relay(self) -> Relay:
+        """A relay at the start of the data."""
+        return Relay(self.native, self.batches, **self.how)
