@@ -148,7 +148,7 @@ class Run:
             source, made = model.shapes_of(names)
             options = {"threads": self.settings.threads, "provider": self.settings.provider}
             call("open", key, source, **options, seconds=limit)
-            shapes: list[np.ndarray] = call("run", key, feeds, made, seconds=limit)
+            shapes: list[np.ndarray] = call("run_known", key, feeds, made, seconds=limit)
             call("close", key)
             pairs = zip(names, shapes, strict=True)
             found.update(((place, name), tuple(map(int, shape))) for name, shape in pairs)

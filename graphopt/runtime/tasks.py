@@ -66,12 +66,15 @@ class Tasks:
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]
 
-    def run(self, key: str, feeds: Feeds | str, names: Sequence[str] | None = None) -> list[Any]:
+    def run(self, key: str, feeds: Feeds, names: Sequence[str] | None = None) -> list[Any]:
         """Run an open session once; returns the named outputs, or all of them in order."""
+        result: list[Any] = list(self.sessions[key].run(names or None, feeds))
+        return result
+
+    def run_known(self, key: str, feeds: Feeds | str, names: Sequence[str]) -> list[Any]:
+        """Run an open session of ONNX Runtime on what it knows of a batch, or of the path of one."""
         session = self.sessions[key]
-        if isinstance(feeds, str):
-            feeds = known_to(session, arrays_of(feeds))
-        result: list[Any] = list(session.run(names or None, feeds))
+        result: list[Any] = list(session.run(names, known_to(session, arrays_of(feeds))))
         return result
 
     def relay(

@@ -20,7 +20,7 @@ from ._places import Place
 ROWS = Sampling(4096)
 """Rows of each batch that a layer is fitted on."""
 
-AGAIN = 3
+AGAIN = 2
 """Times that a layer before a Relu is fitted anew; further ones change little."""
 
 WIDE = 8192
