@@ -64,6 +64,14 @@ def test_what_is_observed_over_a_relay_is_what_the_whole_gives(native, model) ->
     relay.close()
 
 
+def test_a_part_that_reads_less_than_the_data_has_is_observed(native, model) -> None:
+    observe = Observer(native, Stream(batches))
+    first = next(t for node in model.graph.nodes for t in node.outputs if t.name == "b")
+    request = Request("b", GramSpec())
+    found = observe(part(model, {}, [first]), [request]).of(request)
+    np.testing.assert_array_equal(found.product(), observe(model, [request]).of(request).product())
+
+
 def test_files_go_when_they_are_not_needed(native, model, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     relay = Relay(native, Stream(batches))
