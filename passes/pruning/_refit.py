@@ -49,6 +49,8 @@ METHODS: dict[Refit, type[Fit] | None] = {
 }
 """By the name that users give."""
 
+Method = Callable[[Place], Fit | None]
+
 LEG = 8
 """Places after which a relay is due at the latest."""
 
@@ -61,7 +63,7 @@ def refit(
     dense: Model,
     kept: Mapping[int, np.ndarray],
     context: Context,
-    method: Callable[[Place], Fit] | None = LeastSquares,
+    method: Method | None = LeastSquares,
 ) -> Iterator[Edit | Skip]:
     """Refit the layers of a changed model to the original.
 
@@ -70,22 +72,21 @@ def refit(
         dense: the original, whose nodes have the same numbers.
         kept: by node, the outputs that are left.
         context: observes.
-        method: how a layer is fitted; None: not at all.
+        method: how a layer is fitted; None, and where it gives None: not at all.
     """
     if method is None or context.observe is None:
         return
     original = _Original(dense, kept)
-    groups = [
-        [place for place in group if original.knows(place)] for group in together(places_of(model))
-    ]
-    groups = [group for group in groups if group]
+    known = [place for place in places_of(model) if original.knows(place)]
+    fits = {place.layer.node.uid: fit for place in known if (fit := method(place)) is not None}
+    groups = list(together([place for place in known if place.layer.node.uid in fits]))
     with contextlib.closing(context.observe.relay()) as relay:
         pair = _Pair(model, original, context.observe, relay)
         due = set(_stops(model, groups))
         for number, group in enumerate(groups):
             if number in due:
                 pair.advance(group[0].layer.node)
-            yield from _fit(pair, [method(place) for place in group])
+            yield from _fit(pair, [fits[place.layer.node.uid] for place in group])
 
 
 class _Original:

@@ -86,22 +86,22 @@ def _observed(
             yield Known(place, unobserved(place), None, why)
             continue
         answer = answers[asked[place.name]]
-        yield from_gram(place, answer.value, answer.why)
+        yield from_gram(place, answer.value, answer.why, centred=place.bias() is not None)
 
 
-def from_gram(place: Place, gram: Gram | None, why: str = "") -> Known:
+def from_gram(place: Place, gram: Gram | None, why: str = "", *, centred: bool) -> Known:
     """What moments say of a place.
 
     Args:
         place: a weight tensor of a layer.
         gram: the moments, or None.
         why: the reason where there are none.
+        centred: whether the mean is taken off, for a bias makes up for it.
     """
     if gram is None or not gram.rows or not np.isfinite(gram.second).all():
         return Known(place, unobserved(place), None, why or "its input is not finite")
     matrices = place.matrices()
     groups, _, width = matrices.shape
-    centred = place.bias() is not None
     parts = []
     for number, block in enumerate(gram.blocks):
         moments = gram.covariance(number) if centred else gram.product(number) / gram.rows

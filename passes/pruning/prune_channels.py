@@ -107,6 +107,9 @@ class PruneChannels(LossyPass):
         if not candidates:
             yield Skip("the model", "no group of channels may be cut")
             return
+        if not self.amount:
+            yield Skip("the model", "an amount of 0 asks for nothing to be cut")
+            return
         groups = [candidate.group for candidate in candidates]
         try:
             costs = costs_of(self.objective, groups, context)
@@ -114,10 +117,14 @@ class PruneChannels(LossyPass):
             yield Skip("the model", str(error))
             return
         ranked = yield from removals(candidates, self.importance, context)
-        gains = costs.savings(costs.full, np.maximum(np.ceil(costs.full * self.floor), 1))
-        for group in (g for g, gain in zip(groups, gains, strict=True) if gain <= 0):
-            yield Skip(group.name, f"without it the model takes no less {self.objective}")
+        least = np.maximum(np.ceil(costs.full * self.floor), 1).astype(np.int64)
+        gains = costs.savings(costs.full, least)
         multiples = multiples_of(context.model, groups, self.multiple, self.objective)
+        for group, fewest, multiple, gain in zip(groups, least, multiples, gains, strict=True):
+            if -(-fewest // multiple) * multiple >= group.size:
+                yield Skip(group.name, _whole(group, fewest, multiple))
+            elif gain <= 0:
+                yield Skip(group.name, f"without it the model takes no less {self.objective}")
         target = self.amount * costs.total
         losses = [errors for _, errors in ranked]
         multiples = [  # a group that saves nothing keeps its width
@@ -146,6 +153,13 @@ class PruneChannels(LossyPass):
         for choice in chosen:
             yield Edit(choice.where, choice.what)
         yield from refit(model, dense, kept, context, METHODS[self.refit])
+
+
+def _whole(group: ChannelGroup, fewest: int, multiple: int) -> str:
+    """Why no width below its full one may be taken."""
+    if fewest >= group.size:
+        return f"the floor keeps all of its {group.size} {group.unit}s"
+    return f"no width from {fewest} to below its {group.size} {group.unit}s is a multiple of {multiple}"
 
 
 def _cut(

@@ -28,19 +28,23 @@ those whose input channels are no multiple of m, and tables that are looked up.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from graphopt.ir.graph import Node
+from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.sparsity import Sparsity
 from graphopt.pass_base import Context, Edit, Skip
 
+from . import _places
+from ._refit import refit
 from ._sparse_moments import Known, block_of, known, unobserved
 from ._sparse_places import Place, places_of, refusal
-from ._sparse_refit import sparsify_towards
+from ._sparse_refit import SparseLeastSquares
 from ._sparse_sharing import Curve, zeros_of
 
 
@@ -117,38 +121,61 @@ class SparsifyWeights(LossyPass):
     def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
         places = {place.name: place for place in places_of(context, self.smallest)}
-        levels = [(places[choice.where], choice.level) for choice in chosen]
+        levels = {places[choice.where].name: choice.level for choice in chosen}
         dense = context.model.copy()
-        alone = [place for place, _ in levels if not self._fits(place, context)]
-        apart = known(alone, dense, context, self._step)
-        for place, level in levels:
-            sparsity = self._counts or level
-            why = ""
-            if self._fits(place, context):
-                why = sparsify_towards(place, dense, context, self.method, sparsity)
-                if why:
-                    self._sparsify(Known(place, unobserved(place), None, why), sparsity)
-            else:
-                entry = next(apart)
-                self._sparsify(entry, sparsity)
-                why = "" if entry.mean is not None else entry.why
+        fitted, why = self._fitted(places, levels, dense, context)
+        alone = [places[name] for name in levels if name not in fitted]
+        for entry in known(alone, dense, context, self._step):
+            if entry.place.name in why:  # what it reads by now is not what it read in the original
+                entry = Known(entry.place, unobserved(entry.place), None, why[entry.place.name])
+            self._sparsify(entry, self._counts or levels[entry.place.name])
+            why[entry.place.name] = "" if entry.mean is not None else entry.why
+        for name in levels:
+            place = places[name]
             share = float(np.mean(place.weight.values == 0))
-            what = f"{_percent(share)} of the weights of {place.name} are zero"
-            if why and self.method != "magnitude":
-                what += f", by magnitude: {why}"
-            elif self.refit and not why and not self._fits(place, context):
-                what += ", not refitted: it has too many inputs"
+            what = f"{_percent(share)} of the weights of {name} are zero"
+            if why.get(name) and self.method != "magnitude":
+                what += f", by magnitude: {why[name]}"
+            elif self.refit and name not in fitted and not why.get(name):
+                what += ", not refitted"
             yield Edit(place.reader, what)
+
+    def _fitted(
+        self,
+        places: Mapping[str, Place],
+        levels: Mapping[str, float],
+        dense: Model,
+        context: Context,
+    ) -> tuple[set[str], dict[str, str]]:
+        """Refit what can be refitted while it becomes sparse; which that was, and why others were not."""
+        if not self.refit:
+            return set(), {}
+        names = {
+            places[name].reader.uid: name
+            for name in levels
+            if places[name].layer is not None and block_of(places[name], self._step) is None
+        }
+
+        def method(place: _places.Place) -> SparseLeastSquares | None:
+            name = names.get(place.layer.node.uid)
+            if name is None or place.layer.weight is not places[name].weight:
+                return None
+            sparsity = self._counts or levels[name]
+            return SparseLeastSquares(place, places[name], self.method, sparsity)
+
+        fitted, why = set(), {}
+        for entry in refit(context.model, dense, {}, context, method):
+            assert isinstance(entry.node, Node)
+            if isinstance(entry, Edit):
+                fitted.add(names[entry.node.uid])
+            else:
+                why[names[entry.node.uid]] = entry.why
+        return fitted, why
 
     @property
     def _step(self) -> int:
         """A number of input channels that must not be split."""
         return self._counts[1] if self._counts else 1
-
-    def _fits(self, place: Place, context: Context) -> bool:
-        """Whether a place is refitted."""
-        observed = context.observe is not None and place.layer is not None
-        return self.refit and observed and block_of(place, self._step) is None
 
     def _sparsify(self, entry: Known, sparsity: Sparsity) -> None:
         """Make one tensor sparse for itself; its bias takes up the mean of what is lost."""
