@@ -25,6 +25,7 @@ from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope
 
 if TYPE_CHECKING:
+    from graphopt.numerics.streaming import Sampling
     from graphopt.quality.data import Dataset
     from graphopt.runtime.profiling import NodeSeconds
     from graphopt.runtime.relay import Relay
@@ -104,6 +105,9 @@ class Observe(Protocol):
         over: Relay | None = None,
     ) -> dict[Any, Any]:
         """The answers by request, of the whole data or of what a relay has come to."""
+
+    def sampling(self, features: int) -> Sampling:
+        """Which rows of each batch are enough for the moments of a layer with so many features."""
 
     def relay(self) -> Relay:
         """A relay at the start of the data. Whoever takes one closes it."""

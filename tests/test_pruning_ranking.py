@@ -16,7 +16,7 @@ from graphopt.ir.graph import Constant
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.numerics.obs import Removal, damped
-from graphopt.numerics.streaming import GramSpec
+from graphopt.numerics.streaming import GramSpec, Sampling
 from graphopt.optimizer import optimize
 from graphopt.pass_base import Context, Skip
 from graphopt.passes.pruning import _moments
@@ -27,7 +27,8 @@ from graphopt.passes.pruning._readers import Reader
 from graphopt.quality.data import DataOptions
 from graphopt.quality.gate import Budget
 from graphopt.runtime.native import Native
-from graphopt.runtime.observing import observe
+from graphopt.runtime.observer import Observer
+from graphopt.runtime.observing import Stream
 from graphopt.testing import parse
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +73,7 @@ def rank(
     context = Context(model, infer(model.graph, model.functions))
     if native is not None:
         batch = feeds if feeds is not None else feeds_of(model)
-        context.observe = lambda m, requests: observe(native, m, [batch], requests)
+        context.observe = Observer(native, Stream(lambda: [batch]))
     steps, skips = removals(candidates, importance, context), []
     while True:
         try:
@@ -408,7 +409,7 @@ def test_matrices_of_one_group_fit_into_what_may_be_held(
     monkeypatch.setattr(_moments, "HELD_BYTES", limit)
     model = wide(8, 3)
     candidates = candidates_of(model)
-    asked = inquiries(candidates[0].readers, diagonal=False)
+    asked = inquiries(candidates[0].readers, False, Sampling)
     total = sum(inquiry.nbytes for inquiry in asked)
     assert total <= limit or all(inquiry.nbytes == 8 * 72 for inquiry in asked)
     (found,), skips = rank(model, candidates, "obs", native)
@@ -419,7 +420,7 @@ def test_matrices_of_one_group_fit_into_what_may_be_held(
 
 def test_a_wide_convolution_is_split_by_the_positions_of_its_kernel() -> None:
     (candidate,) = candidates_of(wide(1024, 1))  # 9216 features: 680 MB in one matrix
-    (asked,) = inquiries(candidate.readers, diagonal=False)
+    (asked,) = inquiries(candidate.readers, False, Sampling)
     spec = asked.requests[0].what
     assert isinstance(spec, GramSpec)
     assert spec.blocks == "position"
@@ -439,11 +440,13 @@ def test_no_more_is_asked_for_at_once_than_may_be_held(
     monkeypatch.setattr(_moments, "HELD_BYTES", 3 * 8 * 16)
     calls: list[int] = []
 
-    def observing(m: Model, requests: Sequence[Any]) -> dict[Any, Any]:
-        calls.append(len(requests))
-        return observe(native, m, [feeds_of(model)], requests)
+    class Counting(Observer):
+        def __call__(self, m: Model, requests: Sequence[Any], *rest: Any) -> Any:
+            calls.append(len(requests))
+            return super().__call__(m, requests, *rest)
 
-    context = Context(model, infer(model.graph, model.functions), observe=observing)
+    observe = Counting(native, Stream(lambda: [feeds_of(model)]))
+    context = Context(model, infer(model.graph, model.functions), observe=observe)
     with pytest.raises(StopIteration) as end:
         next(removals(candidates, "obs", context))
     assert calls == [3, 3, 1]
@@ -454,7 +457,7 @@ def test_no_more_is_asked_for_at_once_than_may_be_held(
 
 def test_one_group_may_be_more_than_a_portion() -> None:
     reader = candidates_of(with_dead_unit("MatMul"))[0].readers[0]
-    asked = inquiries([reader], diagonal=False)
+    asked = inquiries([reader], False, Sampling)
     assert [len(portion) for portion in portions([asked] * 3)] == [3]
 
 

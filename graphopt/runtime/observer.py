@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphopt.ir.model import Model
+from graphopt.numerics.streaming import Sampling
 from graphopt.runtime.cache import Cache
 from graphopt.runtime.native import Native
 from graphopt.runtime.observing import Answers, Request, Stream, observe
 from graphopt.runtime.relay import Relay
+
+ROWS = 32_768
+"""Rows of a layer's input, of all batches together, that its moments are taken from."""
+
+ROWS_OF_FEATURE = 8
+"""And so many for each of its features, where that is more."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,15 @@ class Observer:
             progress=self.progress,
             **self.how,
         )
+
+    @functools.cached_property
+    def _batches(self) -> int:
+        return sum(1 for _ in self.batches)
+
+    def sampling(self, features: int) -> Sampling:
+        """Rows of each batch that are enough, all batches together, for the moments of so many features."""
+        wanted = max(ROWS, ROWS_OF_FEATURE * features)
+        return Sampling(-(-wanted // max(self._batches, 1)))
 
     def relay(self) -> Relay:
         """A relay at the start of the data."""

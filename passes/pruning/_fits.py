@@ -13,12 +13,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphopt.numerics.least_squares import match_moments, ridge, ridge_in_blocks
-from graphopt.numerics.streaming import Cross, Gram, RestoredSpec, Sampling
+from graphopt.numerics.streaming import Cross, Gram, RestoredSpec
 
 from ._places import Place
-
-ROWS = Sampling(4096)
-"""Rows of each batch that a layer is fitted on."""
 
 AGAIN = 2
 """Times that a layer before a Relu is fitted anew; further ones change little."""
@@ -39,12 +36,14 @@ class Question:
 
     Attributes:
         place: of the layer.
-        spec: the statistic.
+        spec: the statistic, of all rows.
+        features: of the layer, by which rows are sampled.
         tensors: of the changed model that it takes: its first one, and those behind the original's.
     """
 
     place: Place
     spec: RestoredSpec
+    features: int
     tensors: tuple[gs.Tensor, ...]
 
 
@@ -96,8 +95,8 @@ class LeastSquares(Fit):
         behind = () if beside is None else (beside,)
         blocks = BLOCK if self.wide else 1 if turn else None
         layer = place.layer
-        spec = RestoredSpec(layer.rows, layer.outputs, blocks, ROWS, bounds, bool(behind))
-        return Question(place, spec, (source, *present, *behind))
+        spec = RestoredSpec(layer.rows, layer.outputs, blocks, bounds=bounds, skip=bool(behind))
+        return Question(place, spec, self.old[0].shape[0], (source, *present, *behind))
 
     def take(self, found: Cross | str) -> str:
         """Set the weights."""
@@ -167,8 +166,8 @@ class MomentMatch(Fit):
             return None
         self.asked = True
         outputs, skip = self.place.layer.outputs, self.place.skip
-        spec = RestoredSpec(outputs, outputs, 1, ROWS, None, skip is not None)
-        return Question(self.place, spec, (self.place.value, *((skip,) * (skip is not None))))
+        spec = RestoredSpec(outputs, outputs, 1, skip=skip is not None)
+        return Question(self.place, spec, 1, (self.place.value, *((skip,) * (skip is not None))))
 
     def take(self, found: Cross | str) -> str:
         """Set the weights."""

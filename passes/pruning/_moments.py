@@ -9,7 +9,7 @@ nothing is made up for. Groups are ranked in portions, and the matrices of one a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,6 @@ from graphopt.runtime.observing import Answer, Request
 
 from ._layers import bias_behind
 from ._readers import Reader
-
-ROWS = Sampling(4096)
-"""Rows of each batch that the moments of a reader's input are taken from."""
 
 HELD_BYTES = 512 << 20
 """What the matrices of one portion may take; to rank by them takes four times as much."""
@@ -83,12 +80,15 @@ class Inquiry:
         return np.asarray(math.prod(gram.product(block) / gram.rows for gram in grams))
 
 
-def inquiries(readers: Sequence[Reader], diagonal: bool) -> list[Inquiry]:
+def inquiries(
+    readers: Sequence[Reader], diagonal: bool, sampling: Callable[[int], Sampling]
+) -> list[Inquiry]:
     """What to ask about the readers of one group of channels.
 
     Args:
         readers: of the group.
         diagonal: whether mean squares are enough.
+        sampling: the rows of each batch that are taken, by the number of features.
     """
     blocks: list[Blocks] = [1 if diagonal or _is_plain(reader) else None for reader in readers]
     sizes = [_nbytes(reader, given) for reader, given in zip(readers, blocks, strict=True)]
@@ -98,8 +98,9 @@ def inquiries(readers: Sequence[Reader], diagonal: bool) -> list[Inquiry]:
         sizes[widest] = _nbytes(readers[widest], blocks[widest])
     found = []
     for reader, given, size in zip(readers, blocks, sizes, strict=True):
+        used = sampling(math.prod(reader.layout[1:]))
         requests = tuple(
-            Request(name, GramSpec(rows, given, ROWS)) for name, rows in reader.operands
+            Request(name, GramSpec(rows, given, used)) for name, rows in reader.operands
         )
         found.append(Inquiry(reader, requests, size))
     return found

@@ -104,7 +104,8 @@ def removals(
     if not criterion.needs or context.observe is None:
         return [criterion.rank(candidate, (), rng) for candidate in candidates]
     found: list[Removal] = []
-    asked = (inquiries(c.readers, criterion.needs == "squares") for c in candidates)
+    diagonal, sampling = criterion.needs == "squares", context.observe.sampling
+    asked = (inquiries(c.readers, diagonal, sampling) for c in candidates)
     for portion in portions(asked):
         requests = [r for entry in portion for inquiry in entry for r in inquiry.requests]
         named = dict.fromkeys(request for request in requests if request.tensor)

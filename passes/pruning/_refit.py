@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -149,7 +149,8 @@ class _Pair:
             target = self.original.target(question.place)
             first, *others = question.tensors
             more = tuple(tensor.name for tensor in others)
-            requests[key] = Request(first.name, question.spec, target.name, True, more)
+            spec = replace(question.spec, sampling=self.observe.sampling(question.features))
+            requests[key] = Request(first.name, spec, target.name, True, more)
             own += question.tensors
             targets.append(target)
         student = part(self.model, self.relay.types, own)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from graphopt.ir.model import Model
-from graphopt.numerics.streaming import Gram, GramSpec, Sampling
+from graphopt.numerics.streaming import Gram, GramSpec
 from graphopt.pass_base import Context
 from graphopt.runtime.observing import Request
 
@@ -21,9 +21,6 @@ from ._sparse_solving import Part, Problem
 
 MEMORY = 512 << 20
 """Bytes of the moments that are held together."""
-
-ROWS = Sampling(4096)
-"""Rows of each batch that moments are taken from."""
 
 
 class Known(NamedTuple):
@@ -77,7 +74,9 @@ def _observed(
     asked: dict[str, Request[Gram]] = {}
     for place in places if context.observe is not None else ():
         if place.layer is not None:
-            spec = GramSpec(place.layer.rows, block_of(place, step), ROWS)
+            assert context.observe is not None
+            sampling = context.observe.sampling(place.width)
+            spec = GramSpec(place.layer.rows, block_of(place, step), sampling)
             asked[place.name] = Request(place.layer.node.inputs[0].name, spec)
     answers = context.observe(model, list(asked.values())) if context.observe and asked else {}
     for place in places:

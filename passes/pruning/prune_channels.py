@@ -7,7 +7,8 @@ read them, relative to the energy of their outputs, and so comparable between la
 where that loses least for what it saves, until enough is saved (``graphopt.numerics.widths``). Then the
 weights are sliced, and each layer is refitted by ridge regression to what it gave in the original.
 
-Without data units go by the L2 norm of their weights, and nothing is refitted: a much weaker promise.
+Without data all of that is measured on drawn inputs (``graphopt.quality.synthetic``): a much weaker promise.
+Where the model runs on none, units go by the L2 norm of their weights, and nothing is refitted.
 
 Refuses: groups that are locked, each with its reason; groups that no product, sum or recurrent
 layer reads in a way that tells what is lost.
