@@ -105,7 +105,7 @@ def test_widths_are_multiples() -> None:
     assert all(width % 8 == 0 for width in widths)
 
 
-def test_without_data_magnitudes_decide_and_nothing_judges() -> None:
+def test_without_data_as_much_leaves_and_nothing_judges() -> None:
     found = optimize(MODEL, passes=["prune-channels:amount=0.3"])
     assert removed(found) >= 0.3
     assert any("nothing judged" in warning for warning in found.report.warnings)

@@ -2,6 +2,9 @@
 
     X = F^-1( F(W) / f^a ),   W white and normal,   f = |frequency|,   X(f = 0) = 0
 
+A picture is a window of a larger scene, which is brighter there or darker: what varies more slowly than the
+window is wide is a level of its own, drawn for each field.
+
 Over two or more axes ``a = 1``: the amplitudes of natural images fall as ``1/f`` (Field, "Relations between
 the statistics of natural images and the response properties of cortical cells", 1987). Over one axis
 ``a = 1/2``: the power of music and speech falls as ``1/f`` (Voss & Clarke, "1/f noise in music and speech",
@@ -17,6 +20,9 @@ import numpy as np
 LARGEST_FIELD = 1 << 22
 """Elements of one field of noise beyond which it is left white, for its transform would take too much."""
 
+LEVEL = 0.45
+"""The deviation of the levels of pictures, in units of that of all their elements."""
+
 
 def coloured(rng: np.random.Generator, shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
     """Normal noise whose spectrum falls over some axes and is flat over the others.
@@ -27,8 +33,9 @@ def coloured(rng: np.random.Generator, shape: Sequence[int], axes: Sequence[int]
         axes: that the spectrum falls over, in ascending order; white noise where there are none.
 
     Returns:
-        float32 of the shape. Each field, which is what lies along the axes at one place of the others, has
-        mean 0 and variance 1; white noise has so on average.
+        float32 of the shape, mean 0 and variance 1 on average. Each field, which is what lies along the axes
+        at one place of the others, has the mean 0 and the variance 1 over one axis; over more, the mean is
+        normal with the deviation ``LEVEL``, and the variance ``1 - LEVEL^2``.
     """
     size = int(np.prod([shape[axis] for axis in axes], dtype=object))
     if not axes or size <= 1 or size > LARGEST_FIELD:
@@ -41,6 +48,10 @@ def coloured(rng: np.random.Generator, shape: Sequence[int], axes: Sequence[int]
         spectrum = np.fft.rfftn(rng.standard_normal(lengths)) * shaped
         field = np.fft.irfftn(spectrum, lengths, axes=range(len(lengths)))
         made[place] = field / (field.std() or 1.0)
+    if len(axes) > 1:
+        level = rng.standard_normal(made.shape[: len(others)])
+        made *= np.float32(np.sqrt(1 - LEVEL**2))
+        made += np.float32(LEVEL) * level.astype(np.float32).reshape(level.shape + (1,) * len(axes))
     return np.ascontiguousarray(np.moveaxis(made, range(len(others), len(shape)), axes))
 
 

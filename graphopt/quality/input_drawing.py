@@ -42,7 +42,7 @@ class Drawing:
     Attributes:
         name: of the input.
         kind: ``kept``: its known value; ``floats``: noise of variance 1; ``positive``: noise between 0 and 1;
-            ``pixels``: noise over the range of a byte; ``integers``: of the range of the known value;
+            ``pixels``: noise over the range of a byte; ``integers``: from 0 to the largest that is known;
             ``flags``: true or false; ``complex``: white noise.
         known: the value to keep, or one of the same shape and type, in the range to draw from.
         axes: that the spectrum of the noise falls over.
@@ -94,7 +94,7 @@ class Drawing:
         if self.kind == "flags":
             return rng.integers(0, 2, self.shape).astype(dtype)
         if self.kind == "integers":
-            low, high = int(self.known.min()), int(self.known.max())
+            low, high = min(int(self.known.min()), 0), int(self.known.max())
             kind = np.uint64 if low >= 0 else np.int64
             return rng.integers(low, high, self.shape, kind, endpoint=True).astype(dtype)
         noise = coloured(rng, self.shape, self.axes)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphopt.numerics import noise
-from graphopt.numerics.noise import coloured
+from graphopt.numerics.noise import LEVEL, coloured
 
 
 def slope(fields: np.ndarray) -> float:
@@ -26,17 +26,26 @@ def test_pictures_fall_as_one_over_f_and_series_as_its_root() -> None:
     assert slope(coloured(rng, (200, 32, 24), ())) == pytest.approx(0.0, abs=0.03)
 
 
-def test_each_field_has_mean_0_and_variance_1_along_its_own_axes() -> None:
+def test_each_field_lies_along_its_own_axes() -> None:
     made = coloured(np.random.default_rng(1), (2, 16, 12, 3), (1, 2))
     assert made.shape == (2, 16, 12, 3)
     assert made.dtype == np.float32
     assert made.flags.c_contiguous
-    assert np.abs(made.mean(axis=(1, 2))).max() < 1e-6
-    assert made.std(axis=(1, 2)) == pytest.approx(np.ones((2, 3)), abs=1e-5)
+    assert made.std(axis=(1, 2)) == pytest.approx(np.full((2, 3), np.sqrt(1 - LEVEL**2)), abs=1e-5)
     near = (made[:, 1:] * made[:, :-1]).mean()
     across = (made[..., 1:] * made[..., :-1]).mean()
     assert near > 0.5
-    assert abs(across) < 0.3
+    assert abs(across) < near / 2
+
+
+def test_pictures_have_levels_of_their_own_and_series_none() -> None:
+    rng = np.random.default_rng(2)
+    pictures = coloured(rng, (4000, 8, 8), (1, 2))
+    assert pictures.mean(axis=(1, 2)).std() == pytest.approx(LEVEL, rel=0.05)
+    assert pictures.std() == pytest.approx(1.0, rel=0.02)
+    series = coloured(rng, (50, 64), (1,))
+    assert np.abs(series.mean(axis=1)).max() < 1e-6
+    assert series.std(axis=1) == pytest.approx(np.ones(50), abs=1e-5)
 
 
 @pytest.mark.parametrize(
