@@ -140,8 +140,8 @@ class Context:
             none.
         sizes: of the inputs' symbolic dimensions, as in the inputs that are judged with; 1 where one is
             missing.
-        observe: runs a model over the calibration part, or over drawn inputs where there is no data, and gives
-            statistics of its tensors; None where nothing can be run.
+        observe: runs a model over the calibration part, or over drawn inputs where there is no data, and
+            gives statistics of its tensors; None where nothing can be run.
         measure: gives what the nodes of models take on the machine at hand; None where nothing can.
     """
 
