@@ -19,6 +19,7 @@ from graphopt.quality.equivalence import Equivalence
 from graphopt.quality.gate import Budget
 from graphopt.recipe import Recipe
 from graphopt.stage import Stage
+from graphopt.testing import parse
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "digits_cnn" / "digits_cnn.onnx"
@@ -127,3 +128,32 @@ def test_it_composes_with_weights_in_few_bits() -> None:
 def test_options_that_make_no_sense(wrong: str) -> None:
     with pytest.raises(UsageError):
         Recipe.parse([f"prune-channels:{wrong}"])
+
+
+IN_A_BODY = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[4,6] x, bool c, float[6,24] w, float[24,5] v) => (float[4,5] y) {
+    y = If(c) <
+        then_branch = one () => (float[4,5] t) { a = MatMul(x, w) b = Relu(a) t = MatMul(b, v) },
+        else_branch = two () => (float[4,5] u) { d = MatMul(x, w) e = Tanh(d) u = MatMul(e, v) }
+    >
+}"""
+
+
+def test_what_lies_in_a_body_counts_and_is_cut() -> None:
+    found = optimize(parse(IN_A_BODY, ("w", "v")), passes=["prune-channels:amount=0.4"])
+    onnx.checker.check_model(found.model.to_proto(), full_check=True)
+    assert removed(found) >= 0.4
+
+
+def test_multiply_accumulates_that_are_not_known_are_told() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,6] x, float[6,24] w, float[24,5] v, float[5,4] u) => (float[M,4] y) {
+        a = MatMul(x, w) b = Relu(a) d = MatMul(b, v)
+        n = NonZero(d) p = Constant<value_ints = [1, 0]>() t = Transpose<perm = [1, 0]>(n)
+        e = GatherND(d, t) s = Constant<value_ints = [-1, 1]>() f = Reshape(e, s)
+        o = Constant<value = float[1,5] {1, 1, 1, 1, 1}>() h = MatMul(f, o) y = MatMul(h, u)
+    }"""
+    model = parse(text, ("w", "v", "u"))
+    step = optimize(model, passes=["prune-channels:amount=0.3"]).report.steps[-1]
+    assert any("do not follow from the sizes of the inputs" in skip.why for skip in step.skips)
+    assert step.edits

@@ -58,7 +58,7 @@ def run(model: Model, feeds: Feeds) -> list[np.ndarray]:
 
 
 def candidates_of(model: Model) -> list[Candidate]:
-    found = [candidate_of(g, model) for g in find_groups(model) if not g.locked]
+    found = [candidate_of(g, {n.uid: n for n in model.nodes()}) for g in find_groups(model) if not g.locked]
     return [entry for entry in found if isinstance(entry, Candidate)]
 
 
@@ -340,7 +340,7 @@ def test_weights_that_are_not_finite_are_refused() -> None:
     model = with_dead_unit("Conv")
     weight(model, "v").values = np.full((4, 6, 3, 3), np.nan, np.float32)
     (group,) = [group for group in find_groups(model) if not group.locked]
-    assert "not finite" in str(candidate_of(group, model))
+    assert "not finite" in str(candidate_of(group, {n.uid: n for n in model.nodes()}))
 
 
 LAYERS = {

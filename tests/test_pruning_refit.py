@@ -184,7 +184,7 @@ def test_weights_that_lost_nothing_come_back(native) -> None:
     assert len(entries) == 4
     wanted = outputs(native, dense, x)
     gap = np.square(outputs(native, changed, x) - wanted).sum()
-    assert gap < 1e-4 * np.square(wanted - wanted.mean(0)).sum()
+    assert gap < 1e-3 * np.square(wanted - wanted.mean(0)).sum()
 
 
 def test_relays_change_nothing(native, monkeypatch) -> None:

@@ -12,7 +12,7 @@ runs:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,6 +102,25 @@ def known_macs(model: Model, facts: Facts, cache: dict[int, tuple[Node, int]]) -
     return _Counter(cache).scope(model.graph, Frame.of(model, facts)).known
 
 
+def macs_by_node(scope: Scope, frame: Frame, times: int = 1) -> Iterator[tuple[Node, Products]]:
+    """Multiply-accumulates node by node.
+
+    They add up to what ``count_macs`` gives, but for an If: here all branches that may be taken count. Nodes
+    in bodies count as often as these run; a call of a local function counts as a whole.
+
+    Args:
+        scope: the main graph, or a body in it.
+        frame: one run of it.
+        times: how often it runs.
+    """
+    for node in scope.nodes:
+        bodies = frame.bodies(node) if frame.function(node) is None else []
+        for body in bodies:
+            yield from macs_by_node(body, frame, times * frame.trips(node))
+        if not bodies and not node.dead:
+            yield node, _Counter().node(node, frame).times(times)
+
+
 @dataclass(frozen=True)
 class _Counter:
     """Counts scope by scope; the cache holds nodes of the main graph and of bodies in it."""
@@ -113,10 +132,11 @@ class _Counter:
         total = Products()
         for node in scope.nodes:
             if not node.dead:
-                total += self._node(node, frame)
+                total += self.node(node, frame)
         return total
 
-    def _node(self, node: Node, frame: Frame) -> Products:
+    def node(self, node: Node, frame: Frame) -> Products:
+        """One run of one node, with all that runs in it."""
         function = frame.function(node)
         if function is not None:
             try:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.ir.channels import ChannelGroup
-from graphopt.ir.costs import macs_of
-from graphopt.ir.frames import Frame, UnprovenError
-from graphopt.ir.graph import Constant
+from graphopt.ir.costs import macs_by_node
+from graphopt.ir.frames import Frame
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 
 
@@ -28,10 +28,12 @@ class Costs(abc.ABC):
     Attributes:
         full: the widths as they are, int64 of shape ``(groups,)``.
         total: the cost at these.
+        unproven: nodes whose cost is not known, and is left out.
     """
 
     full: np.ndarray
     total: float
+    unproven: Sequence[Node] = ()
 
     @abc.abstractmethod
     def savings(self, widths: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -75,10 +77,14 @@ class ProductCosts(Costs):
     Args:
         full: the widths as they are.
         terms: what is summed.
+        unproven: nodes whose cost is not known, and is left out.
     """
 
-    def __init__(self, full: np.ndarray, terms: Sequence[Term]) -> None:
+    def __init__(
+        self, full: np.ndarray, terms: Sequence[Term], unproven: Sequence[Node] = ()
+    ) -> None:
         self.full = full
+        self.unproven = unproven
         self.total = sum(term.cost for term in terms)
         self._arrange([term for term in terms if any(term.axes)])
 
@@ -129,23 +135,23 @@ def shares(axes: dict[int, dict[int, int]], shape: Sequence[int]) -> tuple[dict[
     )
 
 
-def macs_terms(model: Model, frame: Frame, groups: Sequence[ChannelGroup]) -> list[Term]:
-    """Multiply-accumulates of the main graph, as far as they are proven."""
+def macs_terms(
+    model: Model, frame: Frame, groups: Sequence[ChannelGroup]
+) -> tuple[list[Term], list[Node]]:
+    """Multiply-accumulates of what runs, and the nodes of which they are not proven."""
     places = places_of(groups, read=True)
-    found = []
-    for node in model.graph.nodes:
-        try:
-            cost = macs_of(node, frame)
-        except UnprovenError:
-            continue
+    found, unproven = [], []
+    for node, cost in macs_by_node(model.graph, frame):
         weights = [
             shares(places[node.uid, index], node.inputs[index].shape)
-            for index in (1, 2)
+            for index in (1, 2, 0)
             if (node.uid, index) in places
         ]
-        if cost:
-            found.append(Term(cost, weights[0] if weights else ()))
-    return found
+        if cost.known:
+            found.append(Term(cost.known, weights[0] if weights else ()))
+        if cost.unknown:
+            unproven.append(node)
+    return found, unproven
 
 
 def stored_terms(model: Model, groups: Sequence[ChannelGroup], in_bytes: bool) -> list[Term]:

@@ -12,13 +12,16 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphopt.numerics.least_squares import match_moments, ridge, ridge_in_blocks
+from graphopt.numerics.least_squares import STRENGTH, match_moments, ridge, ridge_in_blocks
 from graphopt.numerics.streaming import Cross, Gram, RestoredSpec
 
 from ._places import Place
 
 AGAIN = 2
 """Times that a layer before a Relu is fitted anew; further ones change little."""
+
+FEW = 0.25
+"""The ridge is at least this share of features per row: with few rows the fit keeps closer to the weights."""
 
 WIDE = 8192
 """Features beyond which only blocks of their moments are held."""
@@ -128,7 +131,8 @@ class LeastSquares(Fit):
             crosses = [found.product(g) / count for g in range(groups)]
         means = self.gram.mean.reshape(groups, -1)
         wanted = found.mean.reshape(groups, -1)
-        fit = ridge(np.stack(grams), np.stack(crosses), means, wanted, self.old)
+        strength = max(STRENGTH, FEW * self.old.shape[1] / count)
+        fit = ridge(np.stack(grams), np.stack(crosses), means, wanted, self.old, strength)
         return fit.weights, fit.bias.reshape(-1)
 
     def _in_blocks(self, found: Cross) -> tuple[np.ndarray, np.ndarray]:

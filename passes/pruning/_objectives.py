@@ -35,7 +35,7 @@ def costs_of(objective: Objective, groups: Sequence[ChannelGroup], context: Cont
         return ProductCosts(widths_of(groups), terms)
     frame = Frame.of(model, context.facts, context.sizes)
     if objective == "macs":
-        return ProductCosts(widths_of(groups), macs_terms(model, frame, groups))
+        return ProductCosts(widths_of(groups), *macs_terms(model, frame, groups))
     if context.measure is None:
         raise UnmeasuredError("nothing here measures what nodes take")
     return LatencyCosts(model, frame, groups, context.measure)

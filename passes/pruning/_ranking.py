@@ -16,7 +16,7 @@ and activation are replaced by l2. A criterion of another kind, such as gradient
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +25,6 @@ import numpy as np
 from graphopt.errors import printable
 from graphopt.ir.channels import ChannelGroup
 from graphopt.ir.graph import Constant, Node
-from graphopt.ir.model import Model
 from graphopt.numerics.importance import activation_scores, l1_scores, l2_scores, random_scores
 from graphopt.numerics.obs import Consumer, Removal, damped, joint_removal_order
 from graphopt.pass_base import Context, Skip
@@ -71,9 +70,8 @@ class Criterion:
     needs: Literal["products", "squares", ""] = ""
 
 
-def candidate_of(group: ChannelGroup, model: Model) -> Candidate | str:
-    """A group with what reads it, or why it is left alone."""
-    nodes: dict[int, Node] = {node.uid: node for node in model.nodes()}
+def candidate_of(group: ChannelGroup, nodes: Mapping[int, Node]) -> Candidate | str:
+    """A group with what reads it, or why it is left alone; nodes are those of the model by number."""
     readers, why = [], "nothing with weights reads it"
     for slot in group.reads:
         found = reader_of(nodes[slot.node], slot, group)
@@ -127,7 +125,7 @@ def _alone(inquiry: Inquiry, why: str) -> str:
     return f"what it reads, {name!r}, counts by its weights alone: {why}"
 
 
-def _weights(group: ChannelGroup, nodes: dict[int, Node]) -> list[Weight]:
+def _weights(group: ChannelGroup, nodes: Mapping[int, Node]) -> list[Weight]:
     """The weights that a group lies along, each axis once; vectors are no weights."""
     found: dict[tuple[int, int], Weight] = {}
     for slot in group.members:

@@ -23,6 +23,7 @@ import numpy as np
 
 from graphopt.ir.channel_slicing import slice_groups
 from graphopt.ir.channels import ChannelGroup, find_groups
+from graphopt.ir.graph import Node
 from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.allocation import UnreachableError
@@ -99,8 +100,9 @@ class PruneChannels(LossyPass):
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
         """See the module's docstring."""
         candidates: list[Candidate] = []
+        nodes = {node.uid: node for node in context.model.nodes()}
         for group in find_groups(context.model, context.facts):
-            found = candidate_of(group, context.model) if not group.locked else group.locked
+            found = candidate_of(group, nodes) if not group.locked else group.locked
             if isinstance(found, str):
                 yield Skip(group.name, found)
             else:
@@ -117,6 +119,8 @@ class PruneChannels(LossyPass):
         except UnmeasuredError as error:
             yield Skip("the model", str(error))
             return
+        if costs.unproven:
+            yield Skip(costs.unproven[0], _uncounted(costs.unproven, self.objective))
         ranked = yield from removals(candidates, self.importance, context)
         least = np.maximum(np.ceil(costs.full * self.floor), 1).astype(np.int64)
         gains = costs.savings(costs.full, least)
@@ -154,6 +158,14 @@ class PruneChannels(LossyPass):
         for choice in chosen:
             yield Edit(choice.where, choice.what)
         yield from refit(model, dense, kept, context, METHODS[self.refit])
+
+
+def _uncounted(nodes: Sequence[Node], objective: str) -> str:
+    """What it means that the cost of some nodes is not known."""
+    more = f" and of {len(nodes) - 1} more nodes" if len(nodes) > 1 else ""
+    return (
+        f"its {objective}{more} do not follow from the sizes of the inputs, and count for nothing"
+    )
 
 
 def _whole(group: ChannelGroup, fewest: int, multiple: int) -> str:

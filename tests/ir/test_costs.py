@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphopt.ir.costs import count_macs, known_macs
+from graphopt.ir.costs import count_macs, known_macs, macs_by_node
+from graphopt.ir.frames import Frame
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.testing import parse
@@ -33,7 +34,13 @@ def one(op, shapes, domain="", opset=24, **attributes) -> Model:
 
 def macs(model: Model, **bindings: int) -> int | None:
     named = {f"{name[:-1]}[{name[-1]}]": size for name, size in bindings.items()}
-    return count_macs(model, infer(model.graph, model.functions), named)
+    facts = infer(model.graph, model.functions)
+    total = count_macs(model, facts, named)
+    parts = [part for _, part in macs_by_node(model.graph, Frame.of(model, facts, named))]
+    if all(node.op != "If" for node in model.nodes()):
+        unknown = any(part.unknown for part in parts)
+        assert total == (None if unknown else sum(part.known for part in parts))
+    return total
 
 
 CONVOLUTIONS = [
