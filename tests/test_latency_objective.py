@@ -227,11 +227,11 @@ def test_heads_are_counted_in_channels() -> None:
     heads = [group.unit == "head" for group in groups]
     assert any(heads)
     assert not all(heads)
-    found = multiples_of(model, groups, None, "latency")
+    found = multiples_of(model, groups, None)
     assert {m for m, head in zip(found, heads, strict=True) if head} == {1}
     assert 8 in found
-    assert set(multiples_of(model, groups, None, "macs")) == {1}
-    assert 16 in multiples_of(model, groups, 16, "macs")
+    assert set(multiples_of(model, groups, 1)) == {1}
+    assert 16 in multiples_of(model, groups, 16)
 
 
 def test_a_transformer_is_measured_with_its_products_of_activations() -> None:

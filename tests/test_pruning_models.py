@@ -187,7 +187,7 @@ def test_a_request_that_removes_nothing_says_why(options: str, said: str) -> Non
 
 def test_the_least_amount_removes_a_unit() -> None:
     model = Model.load(built("lstm").SerializeToString())
-    step = pruning_step(optimize(model, passes=[f"prune-channels:amount=1e-9,{SLICED}"]))
+    step = pruning_step(optimize(model, passes=[f"prune-channels:amount=1e-9,multiple=1,{SLICED}"]))
     assert [edit.what.split(" hidden")[0] for edit in step.edits] == ["1 of 32"]
 
 

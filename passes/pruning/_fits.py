@@ -20,7 +20,7 @@ from ._places import Place
 AGAIN = 2
 """Times that a layer before a Relu is fitted anew; further ones change little."""
 
-FEW = 0.25
+FEW = 0.1
 """The ridge is at least this share of features per row: with few rows the fit keeps closer to the weights."""
 
 WIDE = 8192

@@ -41,9 +41,7 @@ def costs_of(objective: Objective, groups: Sequence[ChannelGroup], context: Cont
     return LatencyCosts(model, frame, groups, context.measure)
 
 
-def multiples_of(
-    model: Model, groups: Sequence[ChannelGroup], asked: int | None, objective: Objective
-) -> list[int]:
+def multiples_of(model: Model, groups: Sequence[ChannelGroup], asked: int | None) -> list[int]:
     """What the number of units of each group shall be a multiple of, where it is not the full one.
 
     What the kernels like are multiples in channels. So a unit that is several channels of every weight that
@@ -52,15 +50,15 @@ def multiples_of(
     Args:
         model: the model.
         groups: the groups.
-        asked: a multiple in channels; None for what suits the objective: that of the smallest block of the
-            kernels where time is to be saved, else 1.
-        objective: what is to be saved.
+        asked: a multiple in channels; None for the smallest block of the kernels, in groups that have at
+            least two of it.
     """
-    channels = asked or (BLOCK if objective == "latency" else 1)
     nodes = {node.uid: node for node in model.nodes()}
     found = []
     for group in groups:
-        multiple = channels // math.gcd(channels, _channels(group, nodes))
+        one = _channels(group, nodes)
+        channels = asked or (BLOCK if one * group.size >= 2 * BLOCK else 1)
+        multiple = channels // math.gcd(channels, one)
         found.append(max(multiple, multiple * (group.size // (STEPS * multiple))))
     return found
 

@@ -16,7 +16,7 @@ layer reads in a way that tells what is lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,6 +31,7 @@ from graphopt.numerics.surfaces import BLOCK
 from graphopt.numerics.widths import allocate_widths
 from graphopt.pass_base import Context, Edit, Skip
 
+from ._costs import Costs
 from ._latency import UnmeasuredError
 from ._layers import layers_of
 from ._objectives import Objective, costs_of, multiples_of
@@ -56,7 +57,7 @@ class PruneChannels(LossyPass):
     multiple: int | None = field(
         default=None,
         metadata={
-            "help": "what widths shall be multiples of, in channels; none: 8 for latency, else 1"
+            "help": "what widths shall be multiples of, in channels; none: 8 where enough can be saved so"
         },
     )
     floor: float = field(
@@ -89,7 +90,7 @@ class PruneChannels(LossyPass):
     @property
     def advice_if_slower(self) -> str:
         """Widths that are no multiples leave the layouts that kernels are fast in."""
-        if (self.multiple or 1) % BLOCK == 0 or self.promises_speed:
+        if (self.multiple or BLOCK) % BLOCK == 0 or self.promises_speed:
             return ""
         return f"widths in multiples of {BLOCK} (prune-channels:multiple={BLOCK}) usually mend that"
 
@@ -124,28 +125,42 @@ class PruneChannels(LossyPass):
         ranked = yield from removals(candidates, self.importance, context)
         least = np.maximum(np.ceil(costs.full * self.floor), 1).astype(np.int64)
         gains = costs.savings(costs.full, least)
-        multiples = multiples_of(context.model, groups, self.multiple, self.objective)
-        for group, fewest, multiple, gain in zip(groups, least, multiples, gains, strict=True):
+        choices = [multiples_of(context.model, groups, self.multiple)]
+        if self.multiple is None:  # what was asked for counts for more than what kernels like
+            choices.append(multiples_of(context.model, groups, 1))
+        for group, fewest, multiple, gain in zip(groups, least, choices[-1], gains, strict=True):
             if -(-fewest // multiple) * multiple >= group.size:
                 yield Skip(group.name, _whole(group, fewest, multiple))
             elif gain <= 0:
                 yield Skip(group.name, f"without it the model takes no less {self.objective}")
-        target = self.amount * costs.total
-        losses = [errors for _, errors in ranked]
-        multiples = [  # a group that saves nothing keeps its width
-            multiple if gain > 0 else group.size
-            for multiple, gain, group in zip(multiples, gains, groups, strict=True)
+        choices = [  # a group that saves nothing keeps its width
+            [n if gain > 0 else g.size for n, gain, g in zip(multiples, gains, groups, strict=True)]
+            for multiples in choices
         ]
-        try:
-            widths = allocate_widths(losses, costs.savings, target, multiples, self.floor).levels
-        except UnreachableError as error:
-            most = 100 * error.most / costs.total if costs.total else 0.0
-            yield Skip("the model", f"only {most:.3g} % of its {self.objective} can be saved")
-            target = error.most * (1 - 1e-9)
-            widths = allocate_widths(losses, costs.savings, target, multiples, self.floor).levels
+        widths = yield from self._allocated([errors for _, errors in ranked], costs, choices)
         saved = costs.in_turn(np.asarray(widths)) / max(costs.total, 1e-30)
         for group, (order, errors), width, part in zip(groups, ranked, widths, saved, strict=True):
             yield from _cut(group, order, errors, int(width), float(part))
+
+    def _allocated(
+        self, losses: Sequence[np.ndarray], costs: Costs, choices: Sequence[Sequence[int]]
+    ) -> Generator[Skip, None, tuple[int, ...]]:
+        """The widths of all groups, in the first multiples in which enough can be saved."""
+        target = self.amount * costs.total
+        for number, multiples in enumerate(choices, 1):
+            try:
+                found = allocate_widths(losses, costs.savings, target, multiples, self.floor)
+            except UnreachableError as error:
+                most = 100 * error.most / costs.total if costs.total else 0.0
+                if number < len(choices):
+                    why = f"widths that kernels like save only {most:.3g} % of its {self.objective}"
+                    yield Skip("the model", f"{why}; others are taken")
+                    continue
+                yield Skip("the model", f"only {most:.3g} % of its {self.objective} can be saved")
+                target = error.most * (1 - 1e-9)
+                found = allocate_widths(losses, costs.savings, target, multiples, self.floor)
+            return found.levels
+        raise AssertionError("there is always a last choice")
 
     def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
