@@ -25,6 +25,9 @@ from graphopt.numerics.positive import solve
 STRENGTH = 1e-3
 """The ridge as a share of the mean of H's diagonal."""
 
+STRENGTHS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+"""Strengths that are tried."""
+
 LEAST_STRENGTH = 1e-10
 """What the share is at least: with less, rounding would move weights that the data say nothing of."""
 
@@ -68,6 +71,43 @@ def ridge(
     gap = cross - covariance @ towards
     weights = towards + solve(_with_ridge(covariance, strength), gap)
     return _with_bias(weights, mean_x, mean_y)
+
+
+def cross_validated(
+    covariance: np.ndarray,
+    cross: np.ndarray,
+    variance: np.ndarray,
+    towards: np.ndarray,
+    rows: int,
+) -> float:
+    """The strength of a ridge that generalized cross-validation finds best among ``STRENGTHS``.
+
+    With the residual sum of squares RSS(c) and the degrees of freedom ``df(c) = tr(H (H + c I)^-1)`` it is
+    the one of the least ``RSS(c) / (1 - df(c) / rows)^2`` (Golub, Heath and Wahba, Technometrics 21, 1979),
+    here summed over leading axes. Rows count as independent.
+
+    Args:
+        covariance: H, of shape ``(..., features, features)``.
+        cross: G, of shape ``(..., features, targets)``.
+        variance: of Y, of shape ``(..., targets)``.
+        towards: W_0, of the shape of ``cross``.
+        rows: that the moments are of.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values = np.maximum(values, 0.0)
+    gap = cross - covariance @ towards
+    energy = np.square(np.swapaxes(vectors, -1, -2) @ gap).sum(axis=-1)
+    start = variance.sum(axis=-1) - (towards * (cross + gap)).sum(axis=(-1, -2))
+    mean = np.maximum(values.mean(axis=-1, keepdims=True), 1e-300)
+    best, found = np.inf, STRENGTHS[0]
+    for strength in STRENGTHS:
+        shrink = 1 / (values + strength * mean)
+        explained = (energy * shrink * (2 - values * shrink)).sum(axis=-1)
+        left = 1 - np.minimum((values * shrink).sum(axis=-1) / max(rows, 1), 0.999)
+        score = float((np.maximum(start - explained, 0.0) / np.square(left)).sum())
+        if score < best:
+            best, found = score, strength
+    return found
 
 
 def ridge_in_blocks(

@@ -12,16 +12,25 @@ from typing import ClassVar
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from graphopt.numerics.least_squares import STRENGTH, match_moments, ridge, ridge_in_blocks
+from graphopt.numerics.least_squares import (
+    STRENGTH,
+    cross_validated,
+    match_moments,
+    ridge,
+    ridge_in_blocks,
+)
 from graphopt.numerics.streaming import Cross, Gram, RestoredSpec
 
 from ._places import Place
 
-AGAIN = 2
+AGAIN = 3
 """Times that a layer before a Relu is fitted anew; further ones change little."""
 
+DECOMPOSED = 1024
+"""Features up to which the strength of the ridge is found by cross-validation."""
+
 FEW = 0.1
-"""The ridge is at least this share of features per row: with few rows the fit keeps closer to the weights."""
+"""Beyond, it is at least this share of features per row: with few rows the fit keeps close to the weights."""
 
 WIDE = 8192
 """Features beyond which only blocks of their moments are held."""
@@ -82,6 +91,7 @@ class LeastSquares(Fit):
         self.old = place.layer.matrices()
         self.wide = self.old.shape[1] > WIDE
         self.gram: Gram | None = None
+        self.strength: float | None = None
         self.turn = 0
 
     def question(self) -> Question | None:
@@ -131,9 +141,21 @@ class LeastSquares(Fit):
             crosses = [found.product(g) / count for g in range(groups)]
         means = self.gram.mean.reshape(groups, -1)
         wanted = found.mean.reshape(groups, -1)
-        strength = max(STRENGTH, FEW * self.old.shape[1] / count)
-        fit = ridge(np.stack(grams), np.stack(crosses), means, wanted, self.old, strength)
+        gram, cross = np.stack(grams), np.stack(crosses)
+        if self.strength is None:
+            second = found.variance + (0.0 if self.place.biased else np.square(found.mean))
+            self.strength = self._strength(gram, cross, second.reshape(groups, -1), count)
+        fit = ridge(gram, cross, means, wanted, self.old, self.strength)
         return fit.weights, fit.bias.reshape(-1)
+
+    def _strength(
+        self, gram: np.ndarray, cross: np.ndarray, variance: np.ndarray, rows: int
+    ) -> float:
+        """How strongly the fit is pulled towards the weights."""
+        features = gram.shape[-1]
+        if features <= DECOMPOSED:
+            return cross_validated(gram, cross, variance, self.old, rows)
+        return float(max(STRENGTH, FEW * features / rows))
 
     def _in_blocks(self, found: Cross) -> tuple[np.ndarray, np.ndarray]:
         """One step of a layer of which only blocks of moments are known."""

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.numerics.least_squares import (
+    STRENGTHS,
+    cross_validated,
     match_moments,
     ridge,
     ridge_in_blocks,
@@ -177,3 +179,46 @@ def test_moments_that_cannot_be_matched() -> None:
     scale, shift = match_moments(before, was, after, now)
     assert scale.tolist() == [1, 5, 0.2, 1, 5]
     assert shift.tolist() == [-3, -3, 1.8, 0, -3]
+
+
+def problem(rows: int, noise: float, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """X, Y and weights near those that made Y."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((rows, 20)) * rng.lognormal(size=20)
+    true = rng.standard_normal((20, 4))
+    y = x @ true + noise * rng.standard_normal((rows, 4))
+    return x, y, true + 0.1 * rng.standard_normal((20, 4))
+
+
+def test_cross_validation_is_that_of_the_hat_matrix() -> None:
+    x, y, towards = problem(40, 2.0)
+    h, g = x.T @ x / 40, x.T @ y / 40
+    scores = []
+    for strength in STRENGTHS:
+        ridge_ = strength * np.trace(h) / 20 * np.eye(20)
+        hat = x @ np.linalg.inv(h + ridge_) @ x.T / 40
+        rest = (np.eye(40) - hat) @ (y - x @ towards)
+        scores.append(np.square(rest).sum() / (1 - np.trace(hat) / 40) ** 2)
+    found = cross_validated(h, g, np.square(y).mean(axis=0), towards, 40)
+    assert found == STRENGTHS[int(np.argmin(scores))]
+
+
+def test_the_fewer_and_the_noisier_the_rows_the_stronger_the_ridge() -> None:
+    found = []
+    for rows, noise in ((30, 10.0), (30, 1e-3), (5000, 0.1)):
+        x, y, towards = problem(rows, noise)
+        h, g = x.T @ x / rows, x.T @ y / rows
+        found.append(cross_validated(h, g, np.square(y).mean(axis=0), towards, rows))
+    assert found[0] == STRENGTHS[-1]
+    assert found[1] == found[2] == STRENGTHS[0]
+
+
+def test_groups_share_one_strength() -> None:
+    parts = [problem(60, 1.0, seed) for seed in (1, 2)]
+    h = np.stack([x.T @ x / 60 for x, _, _ in parts])
+    g = np.stack([x.T @ y / 60 for x, y, _ in parts])
+    variance = np.stack([np.square(y).mean(axis=0) for _, y, _ in parts])
+    towards = np.stack([w for _, _, w in parts])
+    assert cross_validated(h, g, variance, towards, 60) in STRENGTHS
+    alone = cross_validated(h[0], g[0], variance[0], towards[0], 60)
+    assert cross_validated(h[:1], g[:1], variance[:1], towards[:1], 60) == alone
