@@ -58,7 +58,11 @@ def run(model: Model, feeds: Feeds) -> list[np.ndarray]:
 
 
 def candidates_of(model: Model) -> list[Candidate]:
-    found = [candidate_of(g, {n.uid: n for n in model.nodes()}) for g in find_groups(model) if not g.locked]
+    found = [
+        candidate_of(g, {n.uid: n for n in model.nodes()})
+        for g in find_groups(model)
+        if not g.locked
+    ]
     return [entry for entry in found if isinstance(entry, Candidate)]
 
 

@@ -71,9 +71,7 @@ def test_fitting_again_never_raises_the_error_behind_a_relu() -> None:
         bias = found.mean - found.gram.mean @ weights
         errors.append(np.square(np.maximum(x @ weights + bias, 0) - np.maximum(y, 0)).sum())
     assert errors[-1] < 0.97 * errors[0]
-    assert all(
-        after <= before * (1 + 1e-6) for before, after in itertools.pairwise(errors[1:])
-    )
+    assert all(after <= before * (1 + 1e-6) for before, after in itertools.pairwise(errors[1:]))
 
 
 def test_arrays_of_other_shapes_are_refused() -> None:
