@@ -65,7 +65,7 @@ class PruneChannels(LossyPass):
     )
     importance: Importance = field(
         default="obs",
-        metadata={"help": "by what units are ranked; obs and activation need data, or l2 is taken"},
+        metadata={"help": "by what units are ranked; obs and activation look at data"},
     )
     refit: Refit = field(
         default="least-squares",
