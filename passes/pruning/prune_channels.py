@@ -4,8 +4,9 @@ Which channels of which tensors leave together follows from the graph alone (``g
 each group the order in which its units can go, and what that costs, is that of the Optimal Brain Surgeon on
 the calibration data (``graphopt.numerics.obs``; ZipLM, Kurtic et al. 2023): the error of the layers that
 read them, relative to the energy of their outputs, and so comparable between layers. Groups are narrowed
-where that loses least for what it saves, until enough is saved (``graphopt.numerics.widths``). Then the
-weights are sliced, and each layer is refitted by ridge regression to what it gave in the original.
+where that loses least for what it saves, until enough is saved (``graphopt.numerics.widths``). Widths are
+multiples of 8 channels where enough can be saved so, for kernels work in such blocks. Then the weights are
+sliced, and each layer is refitted by ridge regression to what it gave in the original.
 
 Without data all of that is measured on drawn inputs (``graphopt.quality.synthetic``): a much weaker promise.
 Where the model runs on none, units go by the L2 norm of their weights, and nothing is refitted.
