@@ -8,9 +8,8 @@ Layers are refitted in the order of computation, so each makes up for what the o
 ``_places`` says where a layer is compared with the original, and what of it counts: at a Relu the fit is made
 anew a few times, with targets that take up what the Relu hides anyway (Zhang et al., 2016). The ridge pulls
 towards the sliced weights, not towards 0, so a layer without enough data degrades to plain slicing; how
-strongly, generalized cross-validation says. Of a
-layer with very many inputs only blocks of their moments are held, and steps taken instead
-(``least_squares.ridge_in_blocks``).
+strongly, generalized cross-validation says. Of a layer with very many inputs only blocks of their moments are
+held, and steps taken instead (``least_squares.ridge_in_blocks``).
 
 Where only moments are restored, each output channel is scaled and shifted to its former mean and variance.
 
