@@ -181,14 +181,14 @@ class _Pair:
 
 
 def _stops(model: Model, groups: Sequence[Sequence[Place]]) -> Iterator[int]:
-    """The groups before which little is alive, and what came before is worth not to run again."""
+    """The groups before which least is alive of those ahead, the nearest of equal ones."""
     numbers = {id(node): number for number, node in enumerate(model.graph.nodes)}
     counts = live_counts(model)
     alive = [counts[numbers[id(group[0].layer.node)]] for group in groups]
     stop = 0
     while stop + 1 < len(groups):
         ahead = range(stop + 1, min(stop + LEG, len(groups) - 1) + 1)
-        stop = min(ahead, key=lambda number: (alive[number], -number))
+        stop = min(ahead, key=lambda number: (alive[number], number))
         yield stop
 
 
