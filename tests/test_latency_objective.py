@@ -20,9 +20,9 @@ from graphopt.lossy_pass import Choice
 from graphopt.numerics.statistics import Ratio, Spread
 from graphopt.optimizer import optimize
 from graphopt.pass_manager import PassManager
-from graphopt.passes.pruning._attribution import Work, attribute
-from graphopt.passes.pruning._latency import LatencyCosts
-from graphopt.passes.pruning._objectives import multiples_of
+from graphopt.passes.pruning._channels.attribution import Work, attribute
+from graphopt.passes.pruning._channels.latency import LatencyCosts
+from graphopt.passes.pruning._channels.objectives import multiples_of
 from graphopt.passes.pruning.prune_channels import Cut, PruneChannels
 from graphopt.report import LatencyInfo, SpeedInfo, StepReport
 from graphopt.report.html import render_html

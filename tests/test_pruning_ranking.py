@@ -19,11 +19,11 @@ from graphopt.numerics.obs import Removal, damped
 from graphopt.numerics.streaming import GramSpec, Sampling
 from graphopt.optimizer import optimize
 from graphopt.pass_base import Context, Skip
-from graphopt.passes.pruning import _moments
-from graphopt.passes.pruning._layers import Layer, layer_of, layers_of
-from graphopt.passes.pruning._moments import inquiries, portions
-from graphopt.passes.pruning._ranking import Candidate, Importance, candidate_of, removals
-from graphopt.passes.pruning._readers import Reader
+from graphopt.passes.pruning._channels import moments
+from graphopt.passes.pruning._channels.moments import inquiries, portions
+from graphopt.passes.pruning._channels.ranking import Candidate, Importance, candidate_of, removals
+from graphopt.passes.pruning._channels.readers import Reader
+from graphopt.passes.pruning._fitting.layers import Layer, layer_of, layers_of
 from graphopt.quality.data import DataOptions
 from graphopt.quality.gate import Budget
 from graphopt.runtime.native import Native
@@ -410,7 +410,7 @@ def wide(channels: int, count: int) -> Model:
 def test_matrices_of_one_group_fit_into_what_may_be_held(
     limit: int, native: Native, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_moments, "HELD_BYTES", limit)
+    monkeypatch.setattr(moments, "HELD_BYTES", limit)
     model = wide(8, 3)
     candidates = candidates_of(model)
     asked = inquiries(candidates[0].readers, False, Sampling)
@@ -441,7 +441,7 @@ def test_no_more_is_asked_for_at_once_than_may_be_held(
     candidates = candidates_of(model)
     assert len(candidates) == 7
     whole, _ = rank(model, candidates, "obs", native)
-    monkeypatch.setattr(_moments, "HELD_BYTES", 3 * 8 * 16)
+    monkeypatch.setattr(moments, "HELD_BYTES", 3 * 8 * 16)
     calls: list[int] = []
 
     class Counting(Observer):

@@ -11,10 +11,11 @@ import pytest
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.pass_base import Context, Edit, Skip
-from graphopt.passes.pruning import _fits, _refit
-from graphopt.passes.pruning._fits import Fit, LeastSquares, MomentMatch
-from graphopt.passes.pruning._places import Place, places_of, together
-from graphopt.passes.pruning._refit import refit
+from graphopt.passes.pruning._fitting import fits
+from graphopt.passes.pruning._fitting import refit as marching
+from graphopt.passes.pruning._fitting.fits import Fit, LeastSquares, MomentMatch
+from graphopt.passes.pruning._fitting.places import Place, places_of, together
+from graphopt.passes.pruning._fitting.refit import refit
 from graphopt.runtime.observer import Observer
 from graphopt.runtime.observing import Stream
 from graphopt.testing import parse
@@ -163,7 +164,7 @@ def test_fitting_anew_at_a_relu_comes_nearer(native, monkeypatch) -> None:
     wanted = outputs(native, dense, x)
     errors = []
     for again in (0, 4):
-        monkeypatch.setattr(_fits, "AGAIN", again)
+        monkeypatch.setattr(fits, "AGAIN", again)
         model = disturbed(dense, "w", "v", scale=1.0)
         refitted(
             native,
@@ -191,7 +192,7 @@ def test_relays_change_nothing(native, monkeypatch) -> None:
     dense, x = parse(RESIDUAL, NAMES), images()
     found = []
     for leg in (1, 100):
-        monkeypatch.setattr(_refit, "LEG", leg)
+        monkeypatch.setattr(marching, "LEG", leg)
         changed = disturbed(dense, "w", "v", "u", "o")
         refitted(native, changed, dense, x)
         found.append(outputs(native, changed, x))
@@ -241,8 +242,8 @@ def test_a_very_wide_layer_is_fitted_in_blocks(native, monkeypatch) -> None:
     wanted = outputs(native, dense, x)
     errors = []
     for wide in (8192, 16):
-        monkeypatch.setattr(_fits, "WIDE", wide)
-        monkeypatch.setattr(_fits, "BLOCK", 8)
+        monkeypatch.setattr(fits, "WIDE", wide)
+        monkeypatch.setattr(fits, "BLOCK", 8)
         changed = disturbed(dense, "v")
         before = np.square(outputs(native, changed, x) - wanted).sum()
         method = lambda p: LeastSquares(p) if p.layer.weight.name == "v" else None  # noqa: E731

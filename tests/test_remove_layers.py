@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 
 from graphopt.errors import UsageError
+from graphopt.ir.blocks import Block, find_blocks
+from graphopt.ir.bypassing import bypass_blocks
+from graphopt.ir.dominators import dominator_tree, post_dominator_tree
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.optimizer import Result, optimize
-from graphopt.passes.pruning._blocks import Block, find_blocks
-from graphopt.passes.pruning._bypassing import bypass_blocks
-from graphopt.passes.pruning._dominators import dominator_tree, post_dominator_tree
 from graphopt.passes.pruning.remove_layers import Removal, RemoveLayers, choose
 from graphopt.quality.data import DataOptions
 from graphopt.quality.gate import Budget

@@ -13,7 +13,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 from graphopt.optimizer import Result, optimize
-from graphopt.passes.pruning import _sparse_moments
+from graphopt.passes.pruning._sparse import moments as sparse_moments
 from graphopt.passes.pruning.sparsify_weights import SparsifyWeights
 from graphopt.quality.data import DataOptions
 from graphopt.quality.gate import Budget
@@ -176,7 +176,7 @@ def test_zeros_stay_and_count(native) -> None:
 
 def test_a_layer_too_wide_has_its_moments_in_blocks(native, monkeypatch) -> None:
     model, x = parse(LAYERS, NAMES), images()
-    monkeypatch.setattr(_sparse_moments, "MEMORY", 8 * 64 * 16)
+    monkeypatch.setattr(sparse_moments, "MEMORY", 8 * 64 * 16)
     seen = run(SparsifyWeights(pattern="2:4", smallest=100), model, native, x)
     said = "50 % of the weights of w4 are zero, not refitted"
     assert said in [edit.what for edit in seen.edits]

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import onnx_graphsurgeon as gs
 
 from graphopt.errors import NativeError
+from graphopt.ir.blocks import Block
+from graphopt.ir.bypassing import bypass_blocks
 from graphopt.ir.graph import Node
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
@@ -23,9 +25,6 @@ from graphopt.ir.surgery import insert, new_tensor, producer, tidy
 from graphopt.numerics.streaming import Cross, CrossSpec, FeatureRows, MomentsSpec, Sampling
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
-
-from ._blocks import Block
-from ._bypassing import bypass_blocks
 
 ELEMENTS = Sampling(1 << 16)
 """Elements of an output that are compared in each batch."""

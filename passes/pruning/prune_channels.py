@@ -32,12 +32,12 @@ from graphopt.numerics.surfaces import BLOCK
 from graphopt.numerics.widths import allocate_widths
 from graphopt.pass_base import Context, Edit, Skip
 
-from ._costs import Costs
-from ._latency import UnmeasuredError
-from ._layers import layers_of
-from ._objectives import Objective, costs_of, multiples_of
-from ._ranking import Candidate, Importance, candidate_of, removals
-from ._refit import METHODS, Refit, refit
+from ._channels.costs import Costs
+from ._channels.latency import UnmeasuredError
+from ._channels.objectives import Objective, costs_of, multiples_of
+from ._channels.ranking import Candidate, Importance, candidate_of, removals
+from ._fitting.layers import layers_of
+from ._fitting.refit import METHODS, Refit, refit
 
 
 @dataclass(frozen=True)

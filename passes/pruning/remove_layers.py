@@ -2,13 +2,13 @@
 
     y = x + f(x)   becomes   y = x        z = f(x), of the shape of x,   becomes   z = x
 
-Which blocks there are follows from the graph alone (``_blocks``). What is lost without one is measured on the
-calibration data (``_block_losses``): the error at the model's outputs of the model without that block, or
-beyond ``MEASURED`` blocks the error at the block's own exit. Blocks are taken that lose least for what they
-save, until enough is saved: a knapsack problem in which some things exclude each other, solved by taking the
-best ratio (Dantzig, 1957) of what is won by taking a block and giving back those that overlap with it. Then
-the layers that are left are refitted to what they gave in the original. What several blocks lose together is
-not foreseen; the gate judges it.
+Which blocks there are follows from the graph alone (``graphopt.ir.blocks``). What is lost without one is
+measured on the calibration data (``_block_losses``): the error at the model's outputs of the model without
+that block, or beyond ``MEASURED`` blocks the error at the block's own exit. Blocks are taken that lose least
+for what they save, until enough is saved: a knapsack problem in which some things exclude each other, solved
+by taking the best ratio (Dantzig, 1957) of what is won by taking a block and giving back those that overlap
+with it. Then the layers that are left are refitted to what they gave in the original. What several blocks
+lose together is not foreseen; the gate judges it.
 
 Sources: Veit, Wilber and Belongie, "Residual networks behave like ensembles of relatively shallow networks",
 2016; Men et al., "ShortGPT: layers in large language models are more redundant than you expect", 2024.
@@ -29,6 +29,8 @@ from typing import Literal
 
 import numpy as np
 
+from graphopt.ir.blocks import Block, find_blocks
+from graphopt.ir.bypassing import bypass_blocks
 from graphopt.ir.costs import macs_of
 from graphopt.ir.frames import Frame, UnprovenError
 from graphopt.ir.graph import Constant
@@ -36,9 +38,7 @@ from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
 from ._block_losses import local_losses, output_losses
-from ._blocks import Block, find_blocks
-from ._bypassing import bypass_blocks
-from ._refit import refit
+from ._fitting.refit import refit
 
 MEASURED = 40
 """Blocks up to which a run of the model for each measures what its outputs lose."""

@@ -40,12 +40,12 @@ from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.sparsity import Sparsity
 from graphopt.pass_base import Context, Edit, Skip
 
-from . import _places
-from ._refit import refit
-from ._sparse_moments import Known, block_of, known, unobserved
-from ._sparse_places import Place, places_of, refusal
-from ._sparse_refit import SparseLeastSquares
-from ._sparse_sharing import Curve, zeros_of
+from ._fitting import places as fitting
+from ._fitting.refit import refit
+from ._sparse.moments import Known, block_of, known, unobserved
+from ._sparse.places import Place, places_of, refusal
+from ._sparse.refit import SparseLeastSquares
+from ._sparse.sharing import Curve, zeros_of
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class SparsifyWeights(LossyPass):
             if places[name].layer is not None and block_of(places[name], self._step) is None
         }
 
-        def method(place: _places.Place) -> SparseLeastSquares | None:
+        def method(place: fitting.Place) -> SparseLeastSquares | None:
             name = names.get(place.layer.node.uid)
             if name is None or place.layer.weight is not places[name].weight:
                 return None

@@ -35,7 +35,7 @@ from graphopt.ir.graph import Constant, Node
 from graphopt.ir.surgery import input_or_none
 from graphopt.numerics.streaming import FeatureRows, Rows
 
-from ._layers import CONVOLUTIONS, LAYERS, Layer, layer_of, refittable
+from .._fitting.layers import CONVOLUTIONS, LAYERS, Layer, layer_of, refittable
 
 RECURRENT = ("LSTM", "GRU", "RNN")
 

@@ -14,8 +14,8 @@ from graphopt.ir.operators import WEIGHTS
 from graphopt.numerics.surfaces import BLOCK
 from graphopt.pass_base import Context
 
-from ._costs import Costs, ProductCosts, macs_terms, stored_terms, widths_of
-from ._latency import LatencyCosts, UnmeasuredError
+from .costs import Costs, ProductCosts, macs_terms, stored_terms, widths_of
+from .latency import LatencyCosts, UnmeasuredError
 
 Objective = Literal["macs", "params", "size", "latency"]
 

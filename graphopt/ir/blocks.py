@@ -27,13 +27,12 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphopt.errors import printable
+from graphopt.ir.dataflow import Dataflow
+from graphopt.ir.dominators import DominatorTree, dominator_tree, post_dominator_tree
 from graphopt.ir.graph import Node
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
-
-from ._dataflow import Dataflow
-from ._dominators import DominatorTree, dominator_tree, post_dominator_tree
-from ._shapes import Key, Shapes
+from graphopt.ir.shape_keys import Key, Shapes
 
 SUMS = {
     "Add": ((0, 1), (1, 0)),

@@ -21,7 +21,7 @@ from graphopt.numerics.least_squares import (
 )
 from graphopt.numerics.streaming import Cross, Gram, RestoredSpec
 
-from ._places import Place
+from .places import Place
 
 AGAIN = 3
 """Times that a layer before a Relu is fitted anew; further ones change little."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from graphopt.numerics.allocation import Table, greedy
 
-from ._sparse_solving import Method, Problem
+from .solving import Method, Problem
 
 DENSITIES = np.geomspace(0.9, 0.02, 14)
 """Shares of weights that stay at which the loss is measured."""

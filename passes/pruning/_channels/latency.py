@@ -4,8 +4,8 @@
             + sum over other nodes of  seconds now * share of its channels that is kept  +  rest
 
 Every layer with weights that a group narrows is timed alone on this machine, at a grid of its two widths;
-equal layers once (``_timed_layers``, ``graphopt.numerics.surfaces``). A profile of the whole model says what
-each node takes now (``_attribution``); s makes the tables agree with it. Where a narrower layer drops out of
+equal layers once (``timed_layers``, ``graphopt.numerics.surfaces``). A profile of the whole model says what
+each node takes now (``attribution``); s makes the tables agree with it. Where a narrower layer drops out of
 the blocked layout of ONNX Runtime (NCHWc) its neighbours do not, so it is charged with the reordering of the
 channels between them: what that takes at full width, in proportion to the channels.
 """
@@ -29,9 +29,9 @@ from graphopt.numerics.surfaces import Surfaces, levels, rising
 from graphopt.pass_base import Measure
 from graphopt.runtime.profiling import NodeSeconds
 
-from ._attribution import Work, attribute
-from ._costs import Costs, Places, ProductCosts, Term, places_of, shares, widths_of
-from ._timed_layers import TimedLayer, Width, timed_layer
+from .attribution import Work, attribute
+from .costs import Costs, Places, ProductCosts, Term, places_of, shares, widths_of
+from .timed_layers import TimedLayer, Width, timed_layer
 
 LEVELS = (8, 6, 4, 3, 2)
 """Levels of a width that are measured at most, the first number that time allows."""

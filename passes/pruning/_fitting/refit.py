@@ -5,7 +5,7 @@
 X is the layer's input in the changed model, T what the original has at its place, kept channels only.
 
 Layers are refitted in the order of computation, so each makes up for what the ones before it still lose.
-``_places`` says where a layer is compared with the original, and what of it counts: at a Relu the fit is made
+``places`` says where a layer is compared with the original, and what of it counts: at a Relu the fit is made
 anew a few times, with targets that take up what the Relu hides anyway (Zhang et al., 2016). The ridge pulls
 towards the sliced weights, not towards 0, so a layer without enough data degrades to plain slicing; how
 strongly, generalized cross-validation says. Of a layer with very many inputs only blocks of their moments are
@@ -37,8 +37,8 @@ from graphopt.pass_base import Context, Edit, Observe, Skip
 from graphopt.runtime.observing import Request
 from graphopt.runtime.relay import Relay
 
-from ._fits import Fit, LeastSquares, MomentMatch, Question
-from ._places import Place, places_of, together
+from .fits import Fit, LeastSquares, MomentMatch, Question
+from .places import Place, places_of, together
 
 Refit = Literal["least-squares", "moments", "none"]
 

@@ -16,8 +16,8 @@ from graphopt.numerics.streaming import Gram, GramSpec
 from graphopt.pass_base import Context
 from graphopt.runtime.observing import Request
 
-from ._sparse_places import Place
-from ._sparse_solving import Part, Problem
+from .places import Place
+from .solving import Part, Problem
 
 MEMORY = 512 << 20
 """Bytes of the moments that are held together."""

@@ -1,11 +1,11 @@
 """Sparse weights of one layer, fitted to what the layer gave in the original.
 
     W_0 = argmin |X W^T + b - T|^2          X: the layer's input in the model as it is by now
-    W   = sparse(W_0), its zeros chosen     T: what the original has at the layer's place (``_places``)
+    W   = sparse(W_0), its zeros chosen     T: what the original has at the layer's place
     W   = argmin |X W^T + b - T|^2 over the weights that are not zero
 
 All three steps pull towards the original weights (ridge), so a layer without enough data keeps close to them.
-Where the fit is made anew (``_fits``), the zeros stay where they are.
+Where the fit is made anew (``_fitting.fits``), the zeros stay where they are.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from graphopt.numerics.least_squares import ridge
 from graphopt.numerics.sparsity import Sparsity, refitted
 from graphopt.numerics.streaming import Cross
 
-from . import _places
-from ._fits import LeastSquares
-from ._sparse_moments import from_gram
-from ._sparse_places import Place
-from ._sparse_solving import Method, Part, Problem
+from .._fitting import places
+from .._fitting.fits import LeastSquares
+from .moments import from_gram
+from .places import Place
+from .solving import Method, Part, Problem
 
 DAMPING = 0.01
 """The ridge as a share of the mean of H's diagonal, as in SparseGPT."""
@@ -37,7 +37,7 @@ class SparseLeastSquares(LeastSquares):
     """
 
     def __init__(
-        self, place: _places.Place, weights: Place, method: Method, sparsity: Sparsity
+        self, place: places.Place, weights: Place, method: Method, sparsity: Sparsity
     ) -> None:
         super().__init__(place)
         self.wide = False

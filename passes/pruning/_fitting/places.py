@@ -19,7 +19,7 @@ from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import constant, input_or_none, producer, sole_user
 
-from ._layers import Layer, bias_behind, layers_of
+from .layers import Layer, bias_behind, layers_of
 
 Bounds = tuple[float, float]
 

@@ -18,8 +18,8 @@ import numpy as np
 from graphopt.numerics.streaming import Blocks, Gram, GramSpec, Sampling
 from graphopt.runtime.observing import Answer, Request
 
-from ._layers import bias_behind
-from ._readers import Reader
+from .._fitting.layers import bias_behind
+from .readers import Reader
 
 HELD_BYTES = 512 << 20
 """What the matrices of one portion may take; to rank by them takes four times as much."""

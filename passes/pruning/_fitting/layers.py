@@ -6,7 +6,8 @@
     MatMul           W [1, ..., K, N]
 
 A convolution reads a patch of its input as one row, its features channel by channel; see
-``graphopt.runtime.observing_layers``. Layers are what can be refitted; ``_readers`` knows what else reads.
+``graphopt.runtime.observing_layers``. Layers are what can be refitted; ``_channels.readers`` knows what else
+reads.
 """
 
 from __future__ import annotations

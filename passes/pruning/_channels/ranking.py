@@ -29,8 +29,8 @@ from graphopt.numerics.importance import activation_scores, l1_scores, l2_scores
 from graphopt.numerics.obs import Consumer, Removal, damped, joint_removal_order
 from graphopt.pass_base import Context, Skip
 
-from ._moments import Inquiry, Moments, inquiries, portions
-from ._readers import Reader, reader_of
+from .moments import Inquiry, Moments, inquiries, portions
+from .readers import Reader, reader_of
 
 Importance = Literal["obs", "l1", "l2", "activation", "random"]
 

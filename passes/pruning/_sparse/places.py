@@ -18,7 +18,7 @@ from graphopt.ir.operators import WEIGHTS
 from graphopt.ir.surgery import input_or_none, users
 from graphopt.pass_base import Context, is_main
 
-from ._layers import Layer, layer_of
+from .._fitting.layers import Layer, layer_of
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 """Operators of the main graph whose input is observed."""

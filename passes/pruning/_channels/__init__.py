@@ -1,0 +1,1 @@
+"""What channels cost, and in which order they go."""

@@ -1,0 +1,1 @@
+"""Layers refitted to what they gave in the original."""

@@ -1,0 +1,1 @@
+"""Which single weights go, and how the others are fitted."""
