@@ -13,11 +13,12 @@ import pytest
 from graphopt.errors import UsageError
 from graphopt.ir.blocks import Block, find_blocks
 from graphopt.ir.bypassing import bypass_blocks
+from graphopt.ir.costs import bytes_in_use, count_macs
 from graphopt.ir.dominators import dominator_tree, post_dominator_tree
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.optimizer import Result, optimize
-from graphopt.passes.pruning.remove_layers import Removal, RemoveLayers, choose
+from graphopt.passes.pruning.remove_layers import Objective, Removal, RemoveLayers, choose
 from graphopt.quality.data import DataOptions
 from graphopt.quality.gate import Budget
 from graphopt.recipe import Recipe
@@ -69,7 +70,8 @@ def scaled(text: str, random: Sequence[str], factors: dict[str, float]) -> Model
     """A model with random weights of which some are made smaller."""
     model = parse(text, tuple(random))
     for tensor in model.constants():
-        tensor.values = (tensor.values * factors.get(tensor.name, 0.3)).astype(tensor.dtype)
+        if tensor.dtype.kind == "f":
+            tensor.values = (tensor.values * factors.get(tensor.name, 0.3)).astype(tensor.dtype)
     return model
 
 
@@ -476,6 +478,80 @@ def test_choices_are_sound_and_near_the_best_of_all() -> None:
             ratios.append(float(losses[found].sum()) / best)
     assert len(ratios) >= 22
     assert np.median(ratios) < 1.2
+
+
+# --- what they save
+
+
+LOOPED = f"""{HEAD}
+g (float[N,8] x, bool c, float[8,8] w, float[8,8] e, float[8,8] u, float[8,8] t, float[8,8] v, float[8,4] o)
+  => (float[N,4] y) <int64 five = {{5}}, bool go = {{1}}> {{
+  a = MatMul(x, w)
+  b = MatMul(a, e)
+  d = Loop (five, go, b) <body = step (int64 i, bool k, float[N,8] p) => (bool l, float[N,8] q) {{
+    l = Identity(k)  q = MatMul(p, u)
+  }}>
+  f = If (c) <then_branch = yes () => (float[8,8] m) {{ m = MatMul(t, t) }},
+              else_branch = no () => (float[8,8] n) {{ n = Identity(t) }}>
+  h = MatMul(d, f)  r = MatMul(h, v)  s = Add(a, r)
+  y = MatMul(s, o)
+}}"""
+LOOPED_WEIGHTS = ("w", "e", "u", "t", "v", "o")
+
+
+@pytest.mark.parametrize("objective", ["macs", "params", "size"])
+def test_what_runs_in_a_node_goes_with_it(native, objective: Objective) -> None:
+    model = scaled(LOOPED, LOOPED_WEIGHTS, {"v": 1e-3})
+    feeds = {"x": samples(), "c": np.array(True)}
+    run = remove(model, RemoveLayers(objective, amount=0.6, refit=False), native, feeds)
+    assert removed(run) == ["s"]
+    found = {choice.where: choice.saving for choice in proposed(model, objective, native, feeds)}
+    cost = {"macs": macs, "params": elements, "size": stored}[objective]
+    assert found["s"] == cost(model) - cost(run.model)
+    share = f"{100 * found['s'] / cost(model):.3g} % of the {objective}"
+    assert share in run.edits[0].what
+
+
+def proposed(model: Model, objective: Objective, native, feeds) -> list[Removal]:
+    context = Stage([], observe=Observer(native, Stream(lambda: [feeds]))).context(model)
+    entries = RemoveLayers(objective, amount=0.6).propose(context)
+    return [entry for entry in entries if isinstance(entry, Removal)]
+
+
+def macs(model: Model) -> int:
+    found = count_macs(model, infer(model.graph, model.functions))
+    assert found is not None
+    return found
+
+
+def elements(model: Model) -> int:
+    return sum(tensor.values.size for tensor in model.constants())
+
+
+def stored(model: Model) -> int:
+    return bytes_in_use(model.scopes())
+
+
+UNPROVEN = f"""{HEAD}
+g (float[N,8] x, float[8,8] w, float[8,8] v, float[2,3] p, float[3,3] r, float[8,4] o)
+  => (float[N,4] y, float z) {{
+  a = MatMul(x, w)  t = Tanh(a)  b = MatMul(t, v)  s = Add(a, b)  y = MatMul(s, o)
+  n = NonZero(x)  k = Transpose(n)  f = Cast<to = 1>(k)
+  first = MatMul(f, p)  second = MatMul(first, r)  z = ReduceSum<keepdims = 0>(second)
+}}"""
+
+
+def test_macs_that_are_not_proven_are_named(native) -> None:
+    model = scaled(UNPROVEN, ("w", "v", "p", "r", "o"), {"v": 1e-3})
+    feeds = {"x": samples()}
+    run = remove(model, RemoveLayers(amount=0.3, refit=False), native, feeds)
+    assert removed(run) == ["s"]
+    (said,) = [why for why in run.skips["remove-layers"].values() if "proven" in why]
+    assert run.skips["remove-layers"]["MatMul→first"] == said
+    assert said.startswith("its macs, and those of 1 more node, count only as far as they are")
+    assert said.endswith(" is not known")
+    other = remove(model, RemoveLayers("params", amount=0.2), native, feeds)
+    assert "MatMul→first" not in other.skips["remove-layers"]
 
 
 # --- the pass among the others

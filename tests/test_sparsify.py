@@ -176,7 +176,7 @@ def test_zeros_stay_and_count(native) -> None:
 
 def test_a_layer_too_wide_has_its_moments_in_blocks(native, monkeypatch) -> None:
     model, x = parse(LAYERS, NAMES), images()
-    monkeypatch.setattr(sparse_moments, "MEMORY", 8 * 64 * 16)
+    monkeypatch.setattr(sparse_moments, "HELD_BYTES", 8 * 64 * 16)
     seen = run(SparsifyWeights(pattern="2:4", smallest=100), model, native, x)
     said = "50 % of the weights of w4 are zero, not refitted"
     assert said in [edit.what for edit in seen.edits]

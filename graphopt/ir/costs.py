@@ -13,7 +13,7 @@ runs:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -63,20 +63,21 @@ class Products:
     Attributes:
         known: how many are proven.
         unknown: nodes that take more of them, nobody knows how many.
+        why: the reason at the first of these.
     """
 
     known: int = 0
     unknown: int = 0
+    why: str = ""
 
     def __add__(self, other: Products) -> Products:
-        return Products(self.known + other.known, self.unknown + other.unknown)
+        return Products(
+            self.known + other.known, self.unknown + other.unknown, self.why or other.why
+        )
 
     def times(self, count: int) -> Products:
         """All of it so many times."""
-        return Products(self.known * count, self.unknown if count else 0)
-
-
-UNKNOWN = Products(0, 1)
+        return replace(self, known=self.known * count) if count else Products()
 
 
 def count_macs(model: Model, facts: Facts, bindings: Mapping[str, int] | None = None) -> int | None:
@@ -118,7 +119,12 @@ def macs_by_node(scope: Scope, frame: Frame, times: int = 1) -> Iterator[tuple[N
         for body in bodies:
             yield from macs_by_node(body, frame, times * frame.trips(node))
         if not bodies and not node.dead:
-            yield node, _Counter().node(node, frame).times(times)
+            yield node, macs_within(node, frame).times(times)
+
+
+def macs_within(node: Node, frame: Frame) -> Products:
+    """Multiply-accumulates of one run of one node, with all that runs in it."""
+    return _Counter().node(node, frame)
 
 
 @dataclass(frozen=True)
@@ -141,19 +147,20 @@ class _Counter:
         if function is not None:
             try:
                 return self.scope(function, frame.enter(node, function))
-            except UnprovenError:
-                return UNKNOWN
+            except UnprovenError as error:
+                return Products(0, 1, str(error))
         bodies = frame.bodies(node)
         if bodies:
             runs = [self.scope(body, frame) for body in bodies]
-            dearer = Products(max(r.known for r in runs), max(r.unknown for r in runs))
+            why = next((run.why for run in runs if run.why), "")
+            dearer = Products(max(r.known for r in runs), max(r.unknown for r in runs), why)
             return dearer.times(frame.trips(node))
         known = self.cache.get(id(node)) if frame.depth == 0 else None
         if known is None:
             try:
                 known = (node, macs_of(node, frame))
-            except UnprovenError:
-                return UNKNOWN
+            except UnprovenError as error:
+                return Products(0, 1, str(error))
             if frame.depth == 0:
                 self.cache[id(node)] = known
         return Products(known[1])

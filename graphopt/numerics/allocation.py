@@ -10,9 +10,6 @@ saving. The relaxed problem is solved by taking the steps along all hulls in the
 the last one in part (Sinha and Zoltners, "The multiple-choice knapsack problem", Operations Research 27,
 1979). Its loss is a lower bound of that of every choice, so the gap of a choice is proven, whatever way it
 was found.
-
-``dynamic`` solves the problem over savings in whole units. Rounded down they give a choice that saves enough;
-rounded up they give a second lower bound. Where the savings are whole units already, both are the optimum.
 """
 
 from __future__ import annotations
@@ -22,10 +19,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-
-RESOLUTION = 4096
-"""Units that the target is divided into."""
-
 
 ROUNDING = 1e-9
 """What a sum of savings may miss of the target, as a share of it."""
@@ -100,37 +93,6 @@ def greedy(tables: Sequence[Table], target: float) -> Allocation:
         missing -= step.saving
     _give_back(fronts, places, -missing)
     return _allocation(fronts, places, _relaxed(fronts, target))
-
-
-def dynamic(tables: Sequence[Table], target: float, resolution: int = RESOLUTION) -> Allocation:
-    """Solve the problem over savings in units of ``target / resolution``.
-
-    The result is the best choice where all savings and the target are whole numbers and the target is at most
-    ``resolution``; else the better one of it and of ``greedy``, with the gap that is left.
-
-    Args:
-        tables: of each group.
-        target: what is to be saved at least.
-        resolution: units; memory and time grow with it.
-
-    Raises:
-        UnreachableError: no choice saves so much.
-        ValueError: a table is not one.
-    """
-    found = greedy(tables, target)
-    fronts = _fronts(tables, target)
-    missing = target - sum(float(front.savings[0]) for front in fronts)
-    if missing <= 0 or found.gap == 0:
-        return found
-    gains = [np.minimum(front.savings - front.savings[0], missing) for front in fronts]
-    whole = missing <= resolution and all(np.all(g % 1 == 0) for g in (*gains, missing))
-    units = int(missing) if whole else resolution
-    exact = [gain * units / missing for gain in gains]
-    bound = max(found.bound, _cover(fronts, [np.ceil(gain) for gain in exact], units)[0])
-    loss, places = _cover(fronts, [np.floor(gain) for gain in exact], units)
-    if loss < found.loss:
-        return _allocation(fronts, places, bound)
-    return Allocation(found.levels, found.loss, found.saving, bound)
 
 
 def lower_bound(tables: Sequence[Table], target: float) -> float:
@@ -242,33 +204,6 @@ def _give_back(fronts: Sequence[_Front], places: list[int], spare: float) -> Non
             return
         spare -= float(fronts[group].savings[places[group]] - fronts[group].savings[other])
         places[group] = other
-
-
-def _cover(
-    fronts: Sequence[_Front], gains: Sequence[np.ndarray], units: int
-) -> tuple[float, list[int]]:
-    """The least loss that gains ``units`` whole units, by dynamic programming, and the places.
-
-    With ``f_g(need)`` the least loss of the groups g, g + 1, ... that gain so much,
-    ``f_g(need) = min over levels of loss + f_{g+1}(max(need - gain, 0))``. Infinite where nothing does.
-    """
-    need = np.arange(units + 1)
-    left = np.where(need > 0, np.inf, 0.0)
-    choices = []
-    for front, gain in zip(reversed(fronts), reversed(gains), strict=True):
-        best = np.full(units + 1, np.inf)
-        choice = np.zeros(units + 1, np.int32)
-        for place, (loss, size) in enumerate(zip(front.losses, gain, strict=True)):
-            other = loss + left[np.maximum(need - int(size), 0)]
-            better = other < best
-            best[better], choice[better] = other[better], place
-        left = best
-        choices.append(choice)
-    places, missing = [], units
-    for choice, gain in zip(reversed(choices), gains, strict=True):
-        places.append(int(choice[missing]))
-        missing = max(missing - int(gain[places[-1]]), 0)
-    return float(left[units]), places
 
 
 def _allocation(fronts: Sequence[_Front], places: Sequence[int], bound: float) -> Allocation:

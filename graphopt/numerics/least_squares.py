@@ -149,24 +149,6 @@ def ridge_in_blocks(
     return _with_bias(weights, mean_x, mean_y)
 
 
-def unexplained(
-    covariance: np.ndarray, cross: np.ndarray, variance: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """The variance of each target that weights leave: ``var y - diag(2 W^T G - W^T H W)``, at least 0.
-
-    Args:
-        covariance: H, of shape ``(..., features, features)``.
-        cross: G, of shape ``(..., features, targets)``.
-        variance: of Y, of shape ``(..., targets)``.
-        weights: W, of the shape of ``cross``.
-
-    Returns:
-        float64 of the shape of ``variance``.
-    """
-    explained = np.sum(weights * (2 * cross - covariance @ weights), axis=-2)
-    return np.asarray(np.maximum(variance - explained, 0.0))
-
-
 def match_moments(
     mean_before: np.ndarray,
     variance_before: np.ndarray,

@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graphopt.numerics.positive import factor, inverse, solve, transposed
+from graphopt.numerics.positive import factor, inverse, transposed
 
 PANEL = 256
 """Removed rows whose updates of H^-1 and W are put off and made in one product."""
@@ -73,32 +73,18 @@ def damped(hessian: np.ndarray, share: float = 0.01) -> np.ndarray:
     return found
 
 
-def removal_order(
-    hessian: Hessian, weights: np.ndarray, blocks: Sequence[np.ndarray], stop: int | None = None
-) -> Removal:
+def joint_removal_order(consumers: Sequence[Consumer], stop: int | None = None) -> Removal:
     """Remove units one by one, each time the one of the least error, and make up for it in the others.
 
+    Where several layers read the units, what counts is the sum of their relative errors.
+
     Args:
-        hessian: H, symmetric, as ``damped`` gives it.
-        weights: W, of shape ``(rows, outputs)``.
-        blocks: the rows of each unit; rows of no unit stay.
+        consumers: all that read the units; H as ``damped`` gives it. Rows of no unit stay.
         stop: units to remove; all where this is None.
 
     Raises:
-        ValueError: shapes do not fit, a row is in two units, or an element is not finite.
-    """
-    return joint_removal_order([(hessian, weights, blocks)], stop)
-
-
-def joint_removal_order(consumers: Sequence[Consumer], stop: int | None = None) -> Removal:
-    """As ``removal_order`` for units that several layers read; what counts is the sum of relative errors.
-
-    Args:
-        consumers: of the same units.
-        stop: units to remove; all where this is None.
-
-    Raises:
-        ValueError: consumers have other numbers of units, or as for ``removal_order``.
+        ValueError: consumers differ in their number of units, shapes do not fit, a row is in two units, or
+            an element is not finite.
     """
     counts = {len(blocks) for _, _, blocks in consumers}
     if len(counts) != 1:
@@ -119,24 +105,6 @@ def joint_removal_order(consumers: Sequence[Consumer], stop: int | None = None) 
         total[unit] = np.inf
         errors[step] = sum(part.remove(unit, total) for part in touched[unit])
     return Removal(order, np.cumsum(errors))
-
-
-def compensated(hessian: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The best weights without some rows: ``W'_K = W_K + H_KK^-1 H_KS W_S`` for the rows S and all others K.
-
-    Args:
-        hessian: H, float of shape ``(rows, rows)``.
-        weights: W, of shape ``(rows, outputs)``.
-        rows: the numbers of those that go.
-
-    Returns:
-        A new float64 array of the shape of ``weights``, zero in these rows.
-    """
-    kept = np.setdiff1d(np.arange(len(weights)), rows)
-    found = np.zeros(weights.shape)
-    moved = hessian[np.ix_(kept, rows)] @ weights[rows]
-    found[kept] = weights[kept] + solve(hessian[np.ix_(kept, kept)], moved)
-    return found
 
 
 def _parts(hessian: Hessian, weights: np.ndarray, blocks: Sequence[np.ndarray]) -> list[_Part]:
@@ -163,7 +131,7 @@ def _parts(hessian: Hessian, weights: np.ndarray, blocks: Sequence[np.ndarray]) 
 def _check(
     matrices: list[tuple[np.ndarray, np.ndarray]], weights: np.ndarray, blocks: Sequence[np.ndarray]
 ) -> None:
-    """Refuse shapes that do not fit; see ``removal_order``."""
+    """Refuse shapes that do not fit; see ``joint_removal_order``."""
     if weights.ndim != 2 or not np.isfinite(weights).all():
         raise ValueError(f"weights of shape {weights.shape} are no matrix of finite numbers")
     every = np.arange(len(weights))

@@ -1,16 +1,15 @@
 """Single weights set to zero, anywhere or n of every m kept.
 
-Three ways to choose them, each dearer than the one before and as a rule better. W is ``(outputs, inputs)``,
-H the second moments of the inputs, and the error is that of the layer's output, ``|X (W - W')^T|^2``:
+W is ``(outputs, inputs)``, H the second moments of the inputs, and the error is that of the layer's output,
+``|X (W - W')^T|^2``:
 
-magnitude   the smallest ``|w|``.
-Wanda       the smallest ``|w_i| sqrt(H_ii)`` of each output (Sun et al., 2024); the others stay as they are.
-SparseGPT   columns from left to right; what is lost with one is made up for in those to its right (Frantar
+kept        the weights of the smallest scores go, such as ``|w|``, or ``|w_i| sqrt(H_ii)`` (Sun et al.,
+            "Wanda", 2024); the others stay as they are.
+swept       columns from left to right; what is lost with one is made up for in those to its right (Frantar
             and Alistarh, "SparseGPT", 2023). With ``H^-1 = U^T U``, U upper triangular, removing weight i
             costs ``(w_i / U_ii)^2`` and moves the weights to its right by ``-(w_i / U_ii) U_i``. Which
             weights go is chosen for 128 columns at a time, or for every m columns of an n:m pattern.
-
-``refitted`` makes up for what is lost in all weights that stay, whatever way they were chosen.
+refitted    makes up for what is lost in all weights that stay, whatever way they were chosen.
 
 This makes a file smaller where it is stored sparse or entropy-coded. Kernels for dense weights do not get
 faster.
@@ -35,66 +34,6 @@ Scope = Literal["row", "tensor"]
 """Among which weights the share is met: those of each output, or all."""
 
 
-def magnitude(weights: np.ndarray, sparsity: Sparsity, scope: Scope = "row") -> np.ndarray:
-    """Set the weights of the smallest magnitude to zero.
-
-    Args:
-        weights: W, of shape ``(outputs, inputs)``.
-        sparsity: how many.
-        scope: among which a share is met; nothing to a pattern.
-
-    Returns:
-        A new array of the same shape and dtype.
-
-    Raises:
-        ValueError: there is no such sparsity.
-    """
-    return np.where(kept(np.abs(weights), sparsity, scope), weights, weights.dtype.type(0))
-
-
-def wanda(weights: np.ndarray, hessian: np.ndarray, sparsity: Sparsity) -> np.ndarray:
-    """Set the weights of each output to zero that matter least to it: smallest ``|w_i| sqrt(H_ii)``.
-
-    Args:
-        weights: W, of shape ``(outputs, inputs)``.
-        hessian: H, of shape ``(inputs, inputs)``, or its diagonal E[x^2], of shape ``(inputs,)``.
-        sparsity: how many.
-
-    Returns:
-        A new array of the same shape and dtype.
-
-    Raises:
-        ValueError: there is no such sparsity.
-    """
-    second = hessian if hessian.ndim == 1 else np.diag(hessian)
-    scores = np.abs(weights) * np.sqrt(np.maximum(second, 0.0))
-    return np.where(kept(scores, sparsity), weights, weights.dtype.type(0))
-
-
-def sparsegpt(
-    weights: np.ndarray, hessian: np.ndarray, sparsity: Sparsity, damping: float = 0.01
-) -> np.ndarray:
-    """Set weights to zero and move the others so that the layer's output changes least.
-
-    Weights that are zero stay zero and count. A share is met exactly over all weights, where no more are
-    zero before; each 128 columns have the same share of those of their weights that are not zero yet.
-
-    Args:
-        weights: W, of shape ``(outputs, inputs)``.
-        hessian: H, symmetric, of shape ``(inputs, inputs)``.
-        sparsity: how many.
-        damping: share of the mean of H's diagonal that is added to it.
-
-    Returns:
-        A new array of the same shape and dtype.
-
-    Raises:
-        ValueError: there is no such sparsity, or an element of H is not finite.
-    """
-    _check(sparsity)
-    return swept(weights, inverse_factor(hessian, damping), sparsity)
-
-
 def inverse_factor(hessian: np.ndarray, damping: float = 0.01) -> np.ndarray:
     """U, upper triangular, of ``H^-1 = U^T U``; float64 of the shape of H. For ``swept``.
 
@@ -110,11 +49,14 @@ def inverse_factor(hessian: np.ndarray, damping: float = 0.01) -> np.ndarray:
 
 
 def swept(weights: np.ndarray, upper: np.ndarray, sparsity: Sparsity) -> np.ndarray:
-    """As ``sparsegpt``, with U as ``inverse_factor`` gives it.
+    """Set weights to zero and move the others so that the layer's output changes least.
+
+    Weights that are zero stay zero and count. A share is met exactly over all weights, where no more are
+    zero before; each 128 columns have the same share of those of their weights that are not zero yet.
 
     Args:
         weights: W, of shape ``(outputs, inputs)``.
-        upper: U, of shape ``(inputs, inputs)``.
+        upper: U, of shape ``(inputs, inputs)``, as ``inverse_factor`` gives it.
         sparsity: how many.
 
     Returns:

@@ -20,7 +20,6 @@ in the bodies of control flow are left alone.
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import math
 from collections.abc import Generator, Iterator, Sequence
@@ -29,11 +28,13 @@ from typing import Literal
 
 import numpy as np
 
+from graphopt.errors import printable
 from graphopt.ir.blocks import Block, find_blocks
 from graphopt.ir.bypassing import bypass_blocks
-from graphopt.ir.costs import macs_of
-from graphopt.ir.frames import Frame, UnprovenError
+from graphopt.ir.costs import macs_within
+from graphopt.ir.frames import Frame
 from graphopt.ir.graph import Constant
+from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
@@ -94,7 +95,7 @@ class RemoveLayers(LossyPass):
         if context.observe is None:
             yield Skip("the model", "there is no data to measure on what is lost without a block")
             return
-        costs = _costs(context, self.objective)
+        costs = yield from _costs(context, self.objective)
         sets = []
         for alternatives, saving in zip(blocks.found, blocks.sums(costs), strict=True):
             if saving > 0:
@@ -199,22 +200,44 @@ def choose(
     return [int(place) for place in np.flatnonzero(chosen)]
 
 
-def _costs(context: Context, objective: Objective) -> dict[int, float]:
-    """What each node of the main graph costs, by ``uid``; constants that several read go under -1."""
-    found: dict[int, float] = {}
+def _costs(context: Context, objective: Objective) -> Generator[Skip, None, dict[int, float]]:
+    """What each node of the main graph costs with its bodies, by ``uid``, and the rest under -1."""
     if objective == "macs":
-        frame = Frame.of(context.model, context.facts, context.sizes)
-        for node in context.model.graph.nodes:
-            with contextlib.suppress(UnprovenError):
-                found[node.uid] = macs_of(node, frame)
-        return found
+        return (yield from _macs(context))
+    return _stored(context.model, objective == "size")
+
+
+def _macs(context: Context) -> Generator[Skip, None, dict[int, float]]:
+    """Multiply-accumulates of one run, as far as they are proven."""
+    frame = Frame.of(context.model, context.facts, context.sizes)
+    nodes = [node for node in context.model.graph.nodes if not node.dead]
+    found = {node: macs_within(node, frame) for node in nodes}
+    unproven = [node for node, products in found.items() if products.unknown]
+    if unproven:
+        yield Skip(unproven[0], _uncounted(len(unproven) - 1, found[unproven[0]].why))
+    return {node.uid: products.known for node, products in found.items()}
+
+
+def _uncounted(others: int, why: str) -> str:
+    """What it means that the macs of a node and of some others are not proven."""
+    more = f", and those of {others} more node{'s' if others > 1 else ''}," if others else ""
+    return f"its macs{more} count only as far as they are proven: {printable(why)}"
+
+
+def _stored(model: Model, in_bytes: bool) -> dict[int, float]:
+    """Elements of constants, or their bytes; those that several nodes read go under -1."""
+    holders: dict[int, int] = {}
     readers: dict[int, tuple[Constant, set[int]]] = {}
-    for node in context.model.nodes():
-        for tensor in (*node.inputs, *node.attrs.values()):
-            if isinstance(tensor, Constant):
-                readers.setdefault(id(tensor), (tensor, set()))[1].add(node.uid)
+    for scope in model.scopes():
+        for node in scope.nodes:
+            holder = holders.get(id(scope), node.uid)
+            holders.update((id(body), holder) for body in node.bodies())
+            for tensor in (*node.inputs, *node.attrs.values()):
+                if isinstance(tensor, Constant):
+                    readers.setdefault(id(tensor), (tensor, set()))[1].add(holder)
+    found: dict[int, float] = {}
     for tensor, uids in readers.values():
-        cost = tensor.nbytes if objective == "size" else math.prod(tensor.shape)
+        cost = tensor.nbytes if in_bytes else math.prod(tensor.shape)
         owner = next(iter(uids)) if len(uids) == 1 else -1
         found[owner] = found.get(owner, 0.0) + cost
     return found

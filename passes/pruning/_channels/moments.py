@@ -3,7 +3,8 @@
 The features of a reader make one matrix of F^2 elements, or one for each group of a convolution. Where those
 of all readers of a group of channels take too much, the widest are split: a convolution first by the
 positions of its kernel, then any by blocks of consecutive channels, halved until all fit. Between blocks
-nothing is made up for. Groups are ranked in portions, and the matrices of one are dropped before the next.
+nothing is made up for. Groups are ranked in portions, and the matrices of one are dropped before the next. To
+rank by them takes four times as much as they do.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ import numpy as np
 from graphopt.numerics.streaming import Blocks, Gram, GramSpec, Sampling
 from graphopt.runtime.observing import Answer, Request
 
+from .. import _portions
 from .._fitting.layers import bias_behind
+from .._portions import HELD_BYTES
 from .readers import Reader
-
-HELD_BYTES = 512 << 20
-"""What the matrices of one portion may take; to rank by them takes four times as much."""
 
 
 @dataclass(frozen=True)
@@ -108,17 +108,9 @@ def inquiries(
 
 def portions(asked: Iterable[list[Inquiry]]) -> Iterator[list[list[Inquiry]]]:
     """The inquiries of groups of channels, as many together as may be held."""
-    held = 0
-    portion: list[list[Inquiry]] = []
-    for entry in asked:
-        size = sum(inquiry.nbytes for inquiry in entry)
-        if portion and held + size > HELD_BYTES:
-            yield portion
-            held, portion = 0, []
-        portion.append(entry)
-        held += size
-    if portion:
-        yield portion
+    return _portions.portions(
+        asked, lambda entry: sum(inquiry.nbytes for inquiry in entry), HELD_BYTES
+    )
 
 
 def _is_plain(reader: Reader) -> bool:

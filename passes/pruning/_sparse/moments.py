@@ -1,7 +1,7 @@
 """Second moments of the inputs of layers, a few layers at a time.
 
-The moments of F features take 8 F^2 bytes. A layer whose moments would take more than ``MEMORY`` has them in
-blocks of consecutive input channels, and what connects channels of different blocks is not looked at.
+The moments of F features take 8 F^2 bytes. A layer whose moments would take more than ``HELD_BYTES`` has them
+in blocks of consecutive input channels, and what connects channels of different blocks is not looked at.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from graphopt.numerics.streaming import Gram, GramSpec
 from graphopt.pass_base import Context
 from graphopt.runtime.observing import Request
 
+from .._portions import HELD_BYTES, portions
 from .places import Place
 from .solving import Part, Problem
-
-MEMORY = 512 << 20
-"""Bytes of the moments that are held together."""
 
 
 class Known(NamedTuple):
@@ -48,22 +46,19 @@ def known(places: Sequence[Place], model: Model, context: Context, step: int) ->
         context: observes.
         step: a number of input channels of which each block holds a multiple.
     """
-    chunk: list[Place] = []
-    taken = 0
-    for place in places:
-        need = min(8 * place.groups * place.width**2, MEMORY) if place.layer is not None else 0
-        if chunk and taken + need > MEMORY:
-            yield from _observed(chunk, model, context, step)
-            chunk, taken = [], 0
-        chunk.append(place)
-        taken += need
-    yield from _observed(chunk, model, context, step)
+    for portion in portions(places, _nbytes, HELD_BYTES):
+        yield from _observed(portion, model, context, step)
+
+
+def _nbytes(place: Place) -> int:
+    """What the moments of a place take; none are asked for of one that is not a layer's."""
+    return min(8 * place.groups * place.width**2, HELD_BYTES) if place.layer is not None else 0
 
 
 def block_of(place: Place, step: int) -> int | None:
     """Features of the blocks that the moments of a layer are split into; None where they are not split."""
     whole = step * place.kernel
-    most = MEMORY // (8 * max(place.groups * place.width, 1))
+    most = HELD_BYTES // (8 * max(place.groups * place.width, 1))
     block = max(most // whole * whole, whole)
     return block if block < place.width else None
 
