@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +21,7 @@ from graphopt.layers import describe_layers
 from graphopt.outcome import Outcome, Progress, gate_info
 from graphopt.pass_base import Observe
 from graphopt.pass_manager import PassManager
-from graphopt.quality.data import Dataset, first_feeds
+from graphopt.quality.data import Dataset, first_feeds, timed_feeds
 from graphopt.quality.equivalence import Equivalence, Verdict
 from graphopt.quality.gate import GateVerdict
 from graphopt.quality.synthetic import SyntheticObserver, synthetic
@@ -90,6 +91,11 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
     return report, run.outcome.model
 
 
+def _calibration(dataset: Dataset, most: int | None = None) -> Stream:
+    """The inputs of the part that passes may look at, or of so many samples from its start."""
+    return Stream(lambda: (batch.feeds for batch in dataset.batches("calibration", most)))
+
+
 def _told(outcome: Outcome) -> Model:
     """The result with what the passes did in its metadata."""
     model = outcome.model.copy()
@@ -136,9 +142,10 @@ class _Run:
             min(request.limits.request_seconds, RUN_SECONDS),
             request.running.provider,
         )
-        self.speed = Speed(self.judge, request.running, request.listener)
         request.listener(Progress("running the original"))
         self.warnings += admit(request.model, self.judge, self.native)
+        timed = timed_feeds(self.dataset, self.judge.feeds)
+        self.speed = Speed(self.judge, request.running, request.listener, timed)
         if self.dataset is not None and self._judges():
             self.assessment = Assessment(
                 request.model,
@@ -180,8 +187,11 @@ class _Run:
         """What passes observe with: the calibration data, or drawn inputs where a lossy pass has none."""
         dataset = self.dataset
         if dataset is not None:
-            stream = Stream(lambda: (batch.feeds for batch in dataset.batches("calibration")))
-            return self._observer(stream, dataset.fingerprint("calibration"))
+            return self._observer(
+                _calibration(dataset),
+                dataset.fingerprint("calibration"),
+                lambda samples: _calibration(dataset, samples),
+            )
         if self.request.lossy and self.judge.references and self.judge.backend == "ort":
             self.drawn = SyntheticObserver(self._drawn)
         return self.drawn
@@ -191,7 +201,9 @@ class _Run:
         drawn = synthetic(self.judge, self.request.seed)
         return self._observer(Stream(lambda: drawn), drawn.digest)
 
-    def _observer(self, batches: Stream, digest: str) -> Observer:
+    def _observer(
+        self, batches: Stream, digest: str, part: Callable[[int], Stream] | None = None
+    ) -> Observer:
         """Runs models over batches."""
         return Observer(
             self.native,
@@ -200,6 +212,7 @@ class _Run:
             self.request.cache,
             lambda what: self.request.listener(Progress(what)),
             self.request.running.judging,
+            part,
         )
 
     def findings(self) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class LossyPass(Pass):
         """Whether the result shall be faster. It is then timed, and taken back where it is not."""
         return False
 
+    def unhurried(self) -> LossyPass | None:
+        """What is left to do where the result is not faster; None for nothing. It promises no speed."""
+        return None
+
     @property
     def advice_if_slower(self) -> str:
         """What to try where the result of a run turns out slower than the original; empty for nothing."""

@@ -236,7 +236,8 @@ class LossyTrial:
     def _keep(self, found: Candidate, eased: str = "", taken_back: Sequence[EditInfo] = ()) -> None:
         run, speed = found.run, self._timed(found)
         if speed is not None and not speed.faster:
-            self._leave_out(run, str(speed), str(speed), speed)
+            if not self._unhurried(run, speed):
+                self._leave_out(run, str(speed), str(speed), speed)
             return
         report = replace(step_report(self.step, run), speed=speed)
         if eased:
@@ -247,6 +248,28 @@ class LossyTrial:
             self.outcome.model = run.model
             self.outcome.lossy = True
             self.outcome.gate = self.verdict
+
+    def _unhurried(self, run: StageRun, speed: SpeedInfo) -> bool:
+        """Do what is left of a pass whose result is not faster; False where nothing is."""
+        rest = self.step.unhurried() if isinstance(self.step, LossyPass) else None
+        if rest is None:
+            return False
+        again = LossyTrial(self.manager, replace(self.stage, passes=[rest]), self.outcome)
+        again.run()
+        report = self.outcome.steps[-1]
+        why = f"without what was to be faster: {speed}"
+        eased = f"{report.eased}; {why}" if report.eased else why
+        kept = {edit.node for edit in report.edits}
+        lost = [
+            EditInfo(edit.node, f"{edit.what}: {speed}")
+            for edit in step_report(self.step, run).edits
+            if edit.node not in kept
+        ]
+        status = "eased" if report.status == "applied" else report.status
+        self.outcome.steps[-1] = replace(
+            report, status=status, eased=eased, taken_back=[*report.taken_back, *lost], speed=speed
+        )
+        return True
 
     def _timed(self, found: Candidate) -> SpeedInfo | None:
         """What timing says of a candidate of a pass that promises speed."""

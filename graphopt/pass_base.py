@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import abc
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
@@ -112,12 +112,19 @@ class Observe(Protocol):
     def sampling(self, features: int) -> Sampling:
         """Which rows of each batch are enough for the moments of a layer with so many features."""
 
+    def first(self, samples: int) -> Observe:
+        """One that looks at about so many samples only, where the data has more."""
+
     def relay(self) -> Relay:
         """A relay at the start of the data. Whoever takes one closes it."""
 
 
-Measure = Callable[[Sequence[Model]], "list[list[NodeSeconds]]"]
-"""What the nodes of models take on the machine at hand; see ``graphopt.runtime.node_times``."""
+class Measure(Protocol):
+    """What the nodes of models take on the machine at hand; see ``graphopt.runtime.node_times``."""
+
+    def __call__(self, models: Sequence[Model], anew: bool = False) -> list[list[NodeSeconds]]:
+        """The nodes of each model, the dearest first; measured side by side, or as once before."""
+
 
 Evaluate = Callable[[Model, Sequence[Node], Sequence[gs.Tensor]], "dict[int, np.ndarray | str]"]
 """Computes tensors by nodes whose inputs are constants; by ``id``, the values or why there are none."""
@@ -143,6 +150,7 @@ class Context:
         observe: runs a model over the calibration part, or over drawn inputs where there is no data, and
             gives statistics of its tensors; None where nothing can be run.
         measure: gives what the nodes of models take on the machine at hand; None where nothing can.
+        memo: what a pass has found out about the model that it began with, for its next attempts at it.
     """
 
     model: Model
@@ -157,6 +165,7 @@ class Context:
     observe: Observe | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     measure: Measure | None = None
+    memo: dict[Hashable, Any] = field(default_factory=dict)
     _scopes: list[Scope] | None = None
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
     _tried: set[tuple[str, int]] = field(default_factory=set)
@@ -206,6 +215,20 @@ class Context:
             return False
         self._tried.add(key)
         return True
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What is true of the model that the running pass began with, computed at its first attempt only.
+
+        A lossy pass is eased by running it again on the same model. What it measures does not depend on its
+        strength.
+
+        Args:
+            key: what is asked, with all that the answer depends on beside that model.
+            compute: finds it out.
+        """
+        if key not in self.memo:
+            self.memo[key] = compute()
+        return cast("T", self.memo[key])
 
     def analysis(self, name: str, graph: Scope, compute: Callable[[], T]) -> T:
         """What is known of a scope as a whole, computed when first asked for after a change.

@@ -13,6 +13,7 @@ from graphopt.lossy_pass import LossyPass
 from graphopt.outcome import Listener, Progress
 from graphopt.pass_base import Pass
 from graphopt.quality.equivalence import Equivalence
+from graphopt.quality.inputs import Feeds
 from graphopt.report import LatencyInfo, SpeedInfo, StepReport
 from graphopt.runtime.cache import Cache
 from graphopt.runtime.native import Native
@@ -25,22 +26,24 @@ TIMING_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Speed:
-    """Times models on the first inputs that a run judges with.
+    """Times models on one run's inputs.
 
     Attributes:
         judge: what knows the inputs.
         running: what runs the models.
         listener: told where the run stands.
+        feeds: the inputs; none where no model is run.
     """
 
     judge: Equivalence
     running: Running
     listener: Listener
+    feeds: Feeds
 
     @property
     def objection(self) -> str:
         """Why nothing can be timed; empty where it can."""
-        if self.judge.feeds and self.judge.backend == "ort":
+        if self.feeds and self.judge.backend == "ort":
             return ""
         return self.judge.why or "no inputs"
 
@@ -50,7 +53,7 @@ class Speed:
             return None
         return NodeTimes(
             native,
-            self.judge.feeds[0] if self.judge.feeds else {},
+            self.feeds,
             cache,
             self.running.provider,
             self.running.threads or 1,
@@ -65,7 +68,7 @@ class Speed:
             found = bench(
                 before,
                 after,
-                feeds=self.judge.feeds[0],
+                feeds=self.feeds,
                 threads=self.running.threads or 1,
                 seconds=TIMING_SECONDS,
                 provider=self.running.provider,
@@ -84,7 +87,7 @@ class Speed:
         return measure_latency(
             before,
             after,
-            self.judge.feeds[0],
+            self.feeds,
             provider=self.running.provider,
             threads=self.running.threads or 1,
             seconds=TIMING_SECONDS,

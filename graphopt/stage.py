@@ -7,8 +7,9 @@ replayed up to its n-th edit, and a wrong result can be traced to the one edit t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -135,6 +136,7 @@ class Stage:
         seed: of the passes' randomness.
         bindings: sizes of dynamic dimensions, by input and axis.
         measure: gives what the nodes of models take; None where nothing can.
+        memo: what the one lossy pass has found out about the model that it began with.
     """
 
     passes: Sequence[Pass]
@@ -146,6 +148,7 @@ class Stage:
     seed: int = 0
     bindings: Mapping[tuple[str, int], int] = field(default_factory=dict)
     measure: Measure | None = None
+    memo: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
     def exact(self) -> bool:
@@ -207,6 +210,7 @@ class Stage:
             observe=self.observe,
             sizes=symbol_sizes(model, facts, self.bindings),
             measure=self.measure,
+            memo=self.memo,
         )
 
     def _settle(

@@ -28,13 +28,13 @@ SOURCES = ("argparse", "decimal", "difflib", "email", "inspect", "logging", "ran
 def samples() -> Iterator[dict[str, np.ndarray]]:
     """Batches of ``x``, float32 of shape ``(samples, 3, 48, 192)``, and ``word``, strings."""
     rng = np.random.default_rng(0)
-    words = _words()
-    for start in range(0, len(words), BATCH):
-        part = words[start : start + BATCH]
-        yield {"x": np.stack([_drawn(word, rng) for word in part]), "word": np.array(part)}
+    drawn = words()
+    for start in range(0, len(drawn), BATCH):
+        part = drawn[start : start + BATCH]
+        yield {"x": np.stack([seen(crop(word, rng)) for word in part]), "word": np.array(part)}
 
 
-def _words() -> list[str]:
+def words() -> list[str]:
     """Different words of three to twelve letters and digits, some of them capitalized."""
     text = " ".join(pydoc.getdoc(importlib.import_module(name)) for name in SOURCES)
     text += " ".join(
@@ -48,8 +48,8 @@ def _words() -> list[str]:
     return [str(word) for word in picked]
 
 
-def _drawn(word: str, rng: np.random.Generator) -> np.ndarray:
-    """One word as the model sees it."""
+def crop(word: str, rng: np.random.Generator) -> np.ndarray:
+    """One drawn word: float32 of shape ``(48, width, 3)``, red first, from 0 to 255."""
     font = ImageFont.load_default(float(rng.integers(26, 38)))
     paper, ink = int(rng.integers(170, 256)), int(rng.integers(0, 90))
     left, top, right, bottom = (int(edge) for edge in font.getbbox(word))
@@ -59,7 +59,11 @@ def _drawn(word: str, rng: np.random.Generator) -> np.ndarray:
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 1.2)))
     width = min(round(image.width * HEIGHT / image.height), WIDTH)
     pixels = np.asarray(image.resize((width, HEIGHT), Image.Resampling.BILINEAR), np.float32)
-    pixels = np.clip(pixels + rng.normal(0, rng.uniform(0, 12), pixels.shape), 0, 255)
+    return np.clip(pixels + rng.normal(0, rng.uniform(0, 12), pixels.shape), 0, 255)
+
+
+def seen(pixels: np.ndarray) -> np.ndarray:
+    """A crop as the model sees it: float32 of shape ``(3, 48, 192)``, filled up with zeros."""
     made = np.zeros((3, HEIGHT, WIDTH), np.float32)
-    made[:, :, :width] = (pixels / 255 - 0.5).transpose(2, 0, 1)[::-1] / 0.5
+    made[:, :, : pixels.shape[1]] = (pixels / 255 - 0.5).transpose(2, 0, 1)[::-1] / 0.5
     return made

@@ -124,6 +124,10 @@ class SyntheticObserver:
         """Which rows of each batch are enough for the moments of a layer with so many features."""
         return self._observer().sampling(features)
 
+    def first(self, samples: int) -> SyntheticObserver:
+        """One that looks at about so many of them."""
+        return SyntheticObserver(lambda: self._observer().first(samples))
+
     def relay(self) -> Relay:
         """A relay at the start of the drawn inputs."""
         return self._observer().relay()

@@ -6,6 +6,9 @@ buffers of a session happen to lie biases all its runs. So each model is opened 
 apart in time, with all the other models between them. A block gives for each node the mean over those runs
 that are not disturbed: at most a tenth, and a microsecond, longer than the lower quartile (the profiler
 counts whole microseconds; their mean is finer). The median over the blocks is what the node takes.
+
+Writing down the time of a node takes a microsecond or more itself, as much as a small node. So each session
+runs without the profiler too, and what the nodes take together beyond that is taken off them in equal parts.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ CHUNK = 16
 
 DISTURBED = 1.1
 """A run this much longer than the lower quartile was disturbed; a microsecond more is rounding."""
+
+OWN = 0.1
+"""The least part of a profiled time that is the node's own."""
 
 SECONDS = 120.0
 """How long all runs of one question may take together, but for the fewest of each model."""
@@ -81,12 +87,13 @@ class NodeTimes:
             str(self.threads),
         )
 
-    def __call__(self, models: Sequence[Model]) -> list[Times]:
+    def __call__(self, models: Sequence[Model], anew: bool = False) -> list[Times]:
         """What the nodes of each model take, as ONNX Runtime runs them with its own optimizations on.
 
         Args:
             models: any number of small ones, or whole ones. The shapes of their inputs must be fixed, or
                 fit the feeds. Equal ones are measured once.
+            anew: measure all of them side by side, whatever is known: to tell which takes least.
 
         Raises:
             NativeError: a model does not open or run.
@@ -96,8 +103,8 @@ class NodeTimes:
         keys = [self._key(model) for model in models]
         missing = {}
         for key, model in zip(keys, models, strict=True):
-            if key not in self._known and key not in missing and not self._restored(key):
-                missing[key] = model
+            if anew or (key not in self._known and not self._restored(key)):
+                missing.setdefault(key, model)
         for key, found in self._measured(missing):
             self._known[key] = found
             self._keep(key, found)
@@ -147,7 +154,7 @@ class NodeTimes:
         fits = self._fits(model)
         shapes = {name: _form(value) for name, value in self.feeds.items()} if fits else {}
         forms = repr(sorted(shapes.items()))
-        return Cache.key("node times", *self._machine, forms, model_hash(model))
+        return Cache.key("node times of plain runs", *self._machine, forms, model_hash(model))
 
     def _restored(self, key: str) -> bool:
         entry = self.cache.get(key) if self.cache is not None else None
@@ -169,14 +176,33 @@ class NodeTimes:
             self.cache.put(key, {"seconds": seconds}, {"nodes": [[n.name, n.op] for n in found]})
 
 
-def steady(runs: Recorded) -> Times:
-    """What each node takes in the runs that nothing disturbed."""
-    found = []
-    for key in {key: None for run in runs for key in run}:
-        taken = np.array([run.get(key, 0) for run in runs], np.float64)
-        usual = taken[taken <= DISTURBED * np.quantile(taken, 0.25) + 1.0]
-        found.append(NodeSeconds(*key, float(usual.mean()) / 1e6))
-    return _sorted(found)
+def steady(recorded: Recorded) -> Times:
+    """What each node takes in the runs that nothing disturbed, without what the profiler costs."""
+    keys = list({key: None for run in recorded.runs for key in run})
+    taken = [_usual([run.get(key, 0) for run in recorded.runs], 1.0) for key in keys]
+    seconds = _unburdened(np.array(taken) / 1e6, _usual(recorded.plain, 0.0))
+    return _sorted(
+        [NodeSeconds(*key, float(value)) for key, value in zip(keys, seconds, strict=True)]
+    )
+
+
+def _usual(taken: Sequence[float], rounding: float) -> float:
+    """The mean of what is not disturbed."""
+    values = np.array(taken, np.float64)
+    return float(values[values <= DISTURBED * np.quantile(values, 0.25) + rounding].mean())
+
+
+def _unburdened(seconds: np.ndarray, whole: float) -> np.ndarray:
+    """Times of nodes without what writing down each of them takes, so that they fit into a plain run."""
+    excess = float(seconds.sum()) - whole
+    if excess <= 0:
+        return seconds
+    least = OWN * seconds
+    found = np.maximum(seconds - excess / len(seconds), least)
+    spare, missing = found - least, float(found.sum()) - whole
+    if missing > 0 and spare.sum() > 0:
+        found = found - spare * min(missing / float(spare.sum()), 1.0)
+    return np.asarray(found)
 
 
 def between(blocks: Sequence[Times]) -> Times:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,8 +27,17 @@ ENOUGH_SECONDS = 0.004
 MOST_RUNS = 64
 """Runs that are recorded at most."""
 
-Recorded = list[dict[tuple[str, str], int]]
-"""Microseconds by name and operator of a node, run by run."""
+
+class Recorded(NamedTuple):
+    """Runs of a model.
+
+    Attributes:
+        runs: microseconds by name and operator of a node, run by run, under the profiler.
+        plain: seconds of whole runs without the profiler.
+    """
+
+    runs: list[dict[tuple[str, str], int]]
+    plain: list[float]
 
 _TYPES = {"float": "f4", "double": "f8", "float16": "f2", "bool": "?"} | {
     f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
@@ -42,7 +51,9 @@ def record_each(
     threads: int,
     provider: Provider,
 ) -> list[Recorded]:
-    """Run models under ONNX Runtime's profiler, each in a session of its own; one is open at a time.
+    """Run models under ONNX Runtime's profiler and then without it, each in a session of its own.
+
+    One session is open at a time.
 
     Args:
         models: bytes or paths.
@@ -71,17 +82,25 @@ def _record(
         session = open_session(model, True, threads, provider, str(Path(folder) / "profile"))
         given = drawn(session) if feeds is None else feeds
         session.run(None, given)
-        started = time.perf_counter()
-        for number in range(1, MOST_RUNS + 1):
-            session.run(None, given)
-            spent = time.perf_counter() - started
-            if number >= FEWEST_RUNS and (
-                spent > seconds or (number >= RUNS and spent > ENOUGH_SECONDS)
-            ):
-                break
+        _run(session, given, seconds / 2)
         found = list(read(Path(session.end_profiling())))[1:]
-    if not found:
-        raise NativeError("the profiler of ONNX Runtime recorded no whole run")
+        if not found:
+            raise NativeError("the profiler of ONNX Runtime recorded no whole run")
+        return Recorded(found, _run(session, given, seconds / 2))
+
+
+def _run(session: Any, given: dict[str, Any], seconds: float) -> list[float]:
+    """Run a session some times; the seconds of each run."""
+    found: list[float] = []
+    while len(found) < MOST_RUNS:
+        started = time.perf_counter()
+        session.run(None, given)
+        found.append(time.perf_counter() - started)
+        spent = sum(found)
+        if len(found) >= FEWEST_RUNS and (
+            spent > seconds or (len(found) >= RUNS and spent > ENOUGH_SECONDS)
+        ):
+            break
     return found
 
 

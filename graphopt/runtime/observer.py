@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphopt.ir.model import Model
@@ -32,6 +32,7 @@ class Observer:
         cache: where statistics are kept between calls.
         progress: told in words what is going on.
         how: ``provider``, ``threads`` and ``seconds`` of a run; see ``observe_each``.
+        part: gives the batches of so many samples from the start of the data; None where they are all there is.
     """
 
     native: Native
@@ -40,6 +41,7 @@ class Observer:
     cache: Cache | None = None
     progress: Callable[[str], None] | None = None
     how: dict[str, Any] = field(default_factory=dict)
+    part: Callable[[int], Stream] | None = None
 
     def __call__(
         self,
@@ -79,6 +81,13 @@ class Observer:
         """Rows of each batch that are enough, all batches together, for the moments of so many features."""
         wanted = max(ROWS, ROWS_OF_FEATURE * features)
         return Sampling(-(-wanted // max(self._batches, 1)))
+
+    def first(self, samples: int) -> Observer:
+        """One that looks at about so many samples from the start of the data."""
+        if self.part is None:
+            return self
+        digest = f"{self.digest}, the first {samples}" if self.digest else ""
+        return replace(self, batches=self.part(samples), digest=digest)
 
     def relay(self) -> Relay:
         """A relay at the start of the data."""

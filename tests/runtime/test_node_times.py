@@ -13,6 +13,7 @@ from graphopt.ir.excerpts import Excerpt, Operand
 from graphopt.ir.model import Model
 from graphopt.runtime.cache import Cache
 from graphopt.runtime.node_times import BLOCKS, CHUNK, NodeTimes, between, steady
+from graphopt.runtime.node_times_child import Recorded
 from graphopt.runtime.profiling import NodeSeconds
 from graphopt.testing import parse
 
@@ -39,17 +40,29 @@ class Recorder:
         self.feeds += feeds
         sizes = [sum(Path(path).read_bytes()) for path in paths]
         self.sizes += sizes
-        return [[{KEY: size}, {KEY: size}] for size in sizes]
+        return [Recorded([{KEY: size}, {KEY: size}], [size / 1e6]) for size in sizes]
 
 
 def test_disturbed_runs_do_not_count() -> None:
     runs = [{KEY: taken} for taken in (100, 100, 104, 108, 500, 900, 100, 104)]
-    assert steady(runs) == [NodeSeconds("conv", "Conv", pytest.approx(616e-6 / 6))]
+    expected = [NodeSeconds("conv", "Conv", pytest.approx(616e-6 / 6))]
+    assert steady(Recorded(runs, [1.0])) == expected
 
 
 def test_the_mean_of_whole_microseconds_is_finer_than_one() -> None:
-    (found,) = steady([{KEY: taken} for taken in (3, 4, 3, 4)])
+    (found,) = steady(Recorded([{KEY: taken} for taken in (3, 4, 3, 4)], [1.0]))
     assert found.seconds == pytest.approx(3.5e-6)
+
+
+def test_what_the_profiler_takes_is_taken_off_the_nodes() -> None:
+    run = {("a", "A"): 100, ("b", "B"): 12, ("c", "C"): 3}
+    found = steady(Recorded([run] * 4, [100e-6] * 4))
+    assert sum(node.seconds for node in found) == pytest.approx(100e-6)
+    first, second, third = (1e6 * node.seconds for node in found)
+    assert first == pytest.approx(95.0, abs=4.0)  # each of them about 5 microseconds less
+    assert second == pytest.approx(7.0, abs=3.0)
+    assert 0.2 <= third <= 1.0
+    assert steady(Recorded([run] * 4, [200e-6])) == steady(Recorded([run] * 4, [115e-6]))
 
 
 def test_the_median_over_blocks_counts_and_the_dearest_comes_first() -> None:

@@ -1,7 +1,7 @@
 """Data: files, folders and functions, read as a stream of samples."""
 
 from graphopt.quality.data.dataset import Batch, Dataset, Part
-from graphopt.quality.data.feeds import first_feeds
+from graphopt.quality.data.feeds import first_feeds, timed_feeds
 from graphopt.quality.data.image_options import ImageOptions
 from graphopt.quality.data.opening import open_dataset
 from graphopt.quality.data.options import DataOptions, DataSource, parse_share
@@ -18,4 +18,5 @@ __all__ = [
     "first_feeds",
     "open_dataset",
     "parse_share",
+    "timed_feeds",
 ]

@@ -1,0 +1,1 @@
+"""What ``quantize-qdq`` is made of: units, ranges, insertion, measured times and losses, the choice."""

@@ -1,0 +1,143 @@
+"""Where the grid of every activation lies: ranges of what the calibration data gives.
+
+    minmax          the smallest and the largest element: the dynamic range
+    wide            a quarter more on both sides: room for what other data brings
+    percentile      all but one in ten thousand
+    entropy         least Kullback-Leibler divergence of the rounded histogram
+    mse             least squared error of rounding and clipping
+    auto            of all these the one that loses least at the model's outputs: see ``study``
+
+An operator that only moves elements gives them on the grid it reads them on. Behind an absorbed Relu or Clip
+the grid ends within its bounds, or the runtime could not leave the activation out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from graphopt.ir.graph import Constant
+from graphopt.ir.model import Model
+from graphopt.numerics import ranges
+from graphopt.numerics.streaming import Histogram, HistogramSpec
+from graphopt.pass_base import Observe
+from graphopt.runtime.observing import Request
+
+from .insertion import Scale
+from .targets import Target
+from .units import Unit, bounds
+
+Method = Literal["auto", "minmax", "wide", "percentile", "entropy", "mse"]
+
+METHODS: tuple[Method, ...] = ("minmax", "wide", "mse", "percentile", "entropy")
+"""The ways to choose a range, first the one that is taken where nothing speaks for another."""
+
+WIDER = 1.25
+"""How much further a wide range reaches."""
+
+BINS = 2048
+"""Of a histogram."""
+
+Histograms = Mapping[str, "Histogram | str"]
+"""The distribution of every activation, by name, or why it is not known."""
+
+
+def histograms(model: Model, units: Sequence[Unit], observe: Observe) -> Histograms:
+    """The distribution of every activation that units read or give, or why it is not known, by name."""
+    names = {t.name for unit in units for t in (*unit.inputs, unit.output)}
+    constants = {t.name for unit in units for t in unit.inputs if isinstance(t, Constant)}
+    asked = {name: Request(name, HistogramSpec(BINS)) for name in sorted(names - constants)}
+    answers = observe(model, list(asked.values()))
+    found: dict[str, Histogram | str] = {}
+    for name, request in asked.items():
+        answer = answers[request]
+        value = answer.value
+        if value is None:
+            found[name] = answer.why
+        elif value.rejected or not value.count:
+            found[name] = "the data makes it NaN or infinite" if value.rejected else "it is empty"
+        else:
+            found[name] = value
+    return found
+
+
+def scales_of(
+    units: Sequence[Unit],
+    known: Histograms,
+    target: Target,
+    methods: Mapping[str, Method],
+) -> tuple[dict[str, Scale], dict[str, str]]:
+    """The grid of every activation of some units.
+
+    Args:
+        units: in topological order.
+        known: their distributions.
+        target: its grid.
+        methods: how ranges are chosen, by name; ``METHODS[0]`` for others.
+
+    Returns:
+        Scales by name, and the reasons by name where there is none.
+    """
+    found: dict[str, Scale] = {}
+    refused: dict[str, str] = {}
+    for unit in units:
+        for tensor in unit.inputs:
+            _place(tensor.name, (-math.inf, math.inf), known, target, methods, found, refused)
+        if unit.kind == "movement" and unit.inputs[0].name in found:
+            found[unit.output.name] = found[unit.inputs[0].name]
+        else:
+            _place(unit.output.name, bounds(unit), known, target, methods, found, refused)
+    return found, refused
+
+
+def _place(
+    name: str,
+    limits: tuple[float, float],
+    known: Histograms,
+    target: Target,
+    methods: Mapping[str, Method],
+    found: dict[str, Scale],
+    refused: dict[str, str],
+) -> None:
+    if name in found or name in refused:
+        return
+    histogram = known.get(name, "it is a constant")
+    if isinstance(histogram, str):
+        refused[name] = histogram
+        return
+    found[name] = scale_of(histogram, limits, target, methods.get(name, METHODS[0]))
+
+
+def scale_of(
+    histogram: Histogram, limits: tuple[float, float], target: Target, method: Method
+) -> Scale:
+    """The grid of one activation.
+
+    Args:
+        histogram: its distribution.
+        limits: between which its elements lie for certain.
+        target: whose grid it is.
+        method: how the range is chosen.
+    """
+    grid, symmetric = target.activations, target.symmetric
+    ways: dict[str, Callable[[], tuple[float, float]]] = {
+        "minmax": lambda: ranges.covering(histogram),
+        "wide": lambda: tuple(WIDER * end for end in ranges.covering(histogram)),
+        "percentile": lambda: ranges.percentile(histogram),
+        "entropy": lambda: ranges.entropy(histogram, grid, symmetric),
+        "mse": lambda: ranges.least_squares(histogram, grid, symmetric),
+    }
+    low, high = ways[method]()
+    low, high = max(low, limits[0]), min(high, limits[1])
+    scale, zero = grid.parameters(low, high, symmetric)
+    above, below = (grid.high - zero) * scale, (grid.low - zero) * scale
+    excess = max(
+        float(above) / limits[1] if limits[1] > 0 else 1.0,
+        float(below) / limits[0] if limits[0] < 0 else 1.0,
+    )
+    if excess > 1.0:
+        scale = np.nextafter(np.float32(scale / excess), np.float32(0))
+    return Scale(np.asarray(scale, np.float32), np.asarray(zero))

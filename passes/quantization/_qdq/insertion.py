@@ -1,0 +1,239 @@
+"""Put QuantizeLinear and DequantizeLinear around units, in the pattern that a target fuses.
+
+    x -> Q -> DQ -> unit      an activation that floats flow into
+    unit -> Q -> DQ -> y      what a unit gives; y keeps its name, so everything reads the rounded values
+    Wq -> DQ -> unit          weights: int8, symmetric, one scale per output channel where the operator has one
+    bq -> DQ -> unit          bias: int32 of scale s_x s_w, zero point 0, as the sums of the products have
+
+A scale of weights is raised where the bias would not fit into int32 otherwise. QuantizeLinear and
+DequantizeLinear: ONNX operator specification; the scale of the bias: Jacob et al., "Quantization and training
+of neural networks for efficient integer-arithmetic-only inference", 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from graphopt.ir.graph import Constant, Node
+from graphopt.ir.model import Model
+from graphopt.ir.surgery import discard, insert, new_constant, new_tensor, producer
+from graphopt.numerics.grids import AffineGrid, covering_scale
+
+from .targets import INT8, Target
+from .units import Unit
+
+BIAS_REACH = 2.0**30
+"""The largest magnitude of an int32 bias: sums of products come on top of it."""
+
+
+class Scale(NamedTuple):
+    """Where the grid of a tensor lies: a float32 scale and an integer zero point."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+
+class Role(NamedTuple):
+    """What an inserted node is for.
+
+    Attributes:
+        quantizes: whether it is a QuantizeLinear.
+        tensor: the name of the activation.
+    """
+
+    quantizes: bool
+    tensor: str
+
+
+@dataclass
+class Insertion:
+    """Quantizes units of one model, which it changes.
+
+    Attributes:
+        model: the model.
+        target: whose pattern it is.
+        scales: of every activation to be quantized, by name.
+        weights: other weights than the present ones, by the number of the node.
+        biases: other biases than the present ones, by the number of the node.
+        roles: of the inserted nodes, by number.
+    """
+
+    model: Model
+    target: Target
+    scales: Mapping[str, Scale]
+    weights: Mapping[int, np.ndarray] = field(default_factory=dict)
+    biases: Mapping[int, np.ndarray] = field(default_factory=dict)
+    roles: dict[int, Role] = field(default_factory=dict)
+    _read: dict[int, gs.Tensor] = field(default_factory=dict)
+    _born: set[int] = field(default_factory=set)
+
+    def quantize(self, units: Sequence[Unit]) -> None:
+        """Let units run on integers.
+
+        Args:
+            units: of this model, in topological order.
+        """
+        wanted = {id(tensor) for unit in units for tensor in unit.inputs}
+        for unit in units:
+            if not unit.gives_floats or id(unit.output) in wanted:
+                if self.target.quantizes_output:
+                    self._at_birth(unit)
+        for unit in units:
+            self._read_integers(unit)
+
+    def _at_birth(self, unit: Unit) -> None:
+        """Round what a unit gives, before anything reads it."""
+        tensor, last = unit.output, unit.absorbed or unit.node
+        raw = new_tensor(last.graph, f"{tensor.name}_raw")
+        integers = new_tensor(last.graph, f"{tensor.name}_quantized")
+        last.outputs = [raw if output is tensor else output for output in last.outputs]
+        self._pair(last, tensor.name, (raw, integers, tensor), behind=True)
+        self._born.add(id(tensor))
+
+    def _read_integers(self, unit: Unit) -> None:
+        node = unit.node
+        inputs = list(node.inputs)
+        for place in unit.reads:
+            if id(inputs[place]) not in self._born:
+                inputs[place] = self._rounded(inputs[place], node)
+        scales: np.ndarray | None = None
+        if unit.weight is not None:
+            inputs[unit.weight], scales = self._weights(unit)
+        if unit.bias is not None and self.target.integer_bias:
+            assert scales is not None
+            inputs[unit.bias] = self._bias(unit, scales)
+        elif unit.bias is not None and unit.uid in self.biases:
+            inputs[unit.bias] = self._float_bias(unit)
+        if unit.kind == "arithmetic":
+            inputs = [self._constant(t, node) if isinstance(t, Constant) else t for t in inputs]
+        old = [t for t in node.inputs if isinstance(t, Constant)]
+        node.inputs = inputs
+        for tensor in old:
+            for scope in self.model.scopes():
+                discard(scope, tensor)
+
+    def _rounded(self, tensor: gs.Tensor, near: Node) -> gs.Tensor:
+        """A tensor that is computed on floats, rounded; made once for all units that read it."""
+        found = self._read.get(id(tensor))
+        if found is None:
+            made = producer(tensor)
+            integers = new_tensor(near.graph, f"{tensor.name}_quantized")
+            found = self._read[id(tensor)] = new_tensor(near.graph, f"{tensor.name}_rounded")
+            self._pair(
+                made or near, tensor.name, (tensor, integers, found), behind=made is not None
+            )
+        return found
+
+    def _pair(self, near: Node, key: str, tensors: Sequence[gs.Tensor], behind: bool) -> None:
+        """Let the second and the third of some tensors be the first one, quantized and dequantized."""
+        source, integers, result = tensors
+        scale, zero = self._parameters(key, near)
+        for op, read, gives in (
+            ("QuantizeLinear", source, integers),
+            ("DequantizeLinear", integers, result),
+        ):
+            made = insert(near, op, [read, scale, zero], [gives], name=f"{key}/{op}")
+            made.order += 0.5 if behind else -0.5
+            self.roles[made.uid] = Role(op == "QuantizeLinear", key)
+
+    def _parameters(self, name: str, near: Node) -> tuple[Constant, Constant]:
+        scale, zero = self.scales[name]
+        graph = near.graph
+        assert graph is not None
+        return (
+            new_constant(graph, f"{name}_scale", np.asarray(scale, np.float32)),
+            new_constant(
+                graph, f"{name}_zero_point", np.asarray(zero, self.target.activations.dtype)
+            ),
+        )
+
+    def _weights(self, unit: Unit) -> tuple[gs.Tensor, np.ndarray]:
+        """The weights of a unit, dequantized, and their scales."""
+        assert unit.weight is not None
+        weight = unit.node.inputs[unit.weight]
+        values = self.weights.get(unit.uid, weight.values)
+        axis = unit.channel_axis()
+        scale = weight_scale(values, axis)
+        if unit.bias is not None and self.target.integer_bias:
+            scale = np.maximum(scale, self._least(unit, scale))
+        steps = integers_of(values, scale, axis)
+        return self._dequantized(unit.node, weight.name, steps, scale, axis), scale
+
+    def _least(self, unit: Unit, scale: np.ndarray) -> np.ndarray:
+        """The scale of weights with which the bias fits into int32."""
+        reach = np.abs(self._bias_values(unit)).astype(np.float64)
+        least = reach / (float(self._input_scale(unit)) * BIAS_REACH)
+        return np.asarray(least.max() if scale.ndim == 0 else least, np.float32)
+
+    def _input_scale(self, unit: Unit) -> np.ndarray:
+        return self.scales[unit.node.inputs[unit.reads[0]].name].scale
+
+    def _bias_values(self, unit: Unit) -> np.ndarray:
+        assert unit.bias is not None
+        given = self.biases.get(unit.uid, unit.node.inputs[unit.bias].values)
+        return np.asarray(given, np.float64).reshape(-1)
+
+    def _bias(self, unit: Unit, weight_scales: np.ndarray) -> gs.Tensor:
+        assert unit.bias is not None
+        scale = (self._input_scale(unit) * weight_scales).astype(np.float32)
+        steps = np.rint(self._bias_values(unit) / scale.astype(np.float64)).astype(np.int32)
+        name = unit.node.inputs[unit.bias].name
+        return self._dequantized(unit.node, name, steps, scale, 0 if scale.ndim else None)
+
+    def _float_bias(self, unit: Unit) -> Constant:
+        assert unit.bias is not None and unit.node.graph is not None
+        old = unit.node.inputs[unit.bias]
+        values = self._bias_values(unit).astype(old.dtype).reshape(old.shape)
+        return new_constant(unit.node.graph, old.name, values)
+
+    def _constant(self, tensor: Constant, node: Node) -> gs.Tensor:
+        """A constant that is added or multiplied: on the grid of activations, by its own range."""
+        values = tensor.values
+        grid = self.target.activations
+        scale, zero = grid.parameters(values.min(), values.max(), self.target.symmetric)
+        steps = grid.quantized(values, scale, zero)
+        return self._dequantized(node, tensor.name, steps, scale, None, zero)
+
+    def _dequantized(
+        self,
+        node: Node,
+        name: str,
+        steps: np.ndarray,
+        scale: np.ndarray,
+        axis: int | None,
+        zero: np.ndarray | None = None,
+    ) -> gs.Tensor:
+        graph = node.graph
+        assert graph is not None
+        zeros = np.zeros(scale.shape, steps.dtype) if zero is None else zero.astype(steps.dtype)
+        inputs = [
+            new_constant(graph, f"{name}_quantized", steps),
+            new_constant(graph, f"{name}_scale", scale.astype(np.float32)),
+            new_constant(graph, f"{name}_zero_point", zeros),
+        ]
+        result = new_tensor(graph, f"{name}_dequantized")
+        attrs: dict[str, object] = {} if axis is None else {"axis": axis}
+        insert(node, "DequantizeLinear", inputs, [result], attrs, f"{name}/DequantizeLinear")
+        return result
+
+
+def weight_scale(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """The scales that cover weights, float32: a scalar, or of shape ``(channels,)``."""
+    axes = tuple(n for n in range(values.ndim) if n != axis)
+    scale = covering_scale(values.astype(np.float64), 8, axes).astype(np.float32)
+    return scale.reshape(-1) if axis is not None else scale.reshape(())
+
+
+def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
+    """Weights on the symmetric grid of int8, rounded to the nearest."""
+    shape = [1] * values.ndim
+    if axis is not None:
+        shape[axis] = -1
+    grid = AffineGrid(-127, 127)
+    steps = grid.quantized(values, scale.reshape(shape), np.zeros((), np.int8))
+    return steps.astype(INT8.dtype)

@@ -1,0 +1,294 @@
+"""What is known of a model before it is quantized: its units, their grids, times and losses, and the choices.
+
+Three forms of the model are timed: on floats, with all that is multiplied on integers, and with all units on
+integers. They give what each unit takes in each state, what it takes to quantize and to dequantize, and what
+is fused into others only as long as these run on floats. The best choice by these is timed as well, and what
+it says corrects the table, for as long as the choice changes (``REVISIONS``). Losses are measured of what the
+fastest choice rounds, for a higher price of losses chooses only parts of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphopt.errors import NativeError, OutputError, printable
+from graphopt.ir.frames import Frame, UnprovenError
+from graphopt.ir.graph import Constant
+from graphopt.ir.inference import Facts, infer
+from graphopt.ir.model import Model
+from graphopt.ir.opset_raising import objection, raise_opset
+from graphopt.ir.surgery import tidy
+from graphopt.pass_base import Context
+
+from .calibration import METHODS, Histograms, Method, histograms, scales_of
+from .choice import Problem
+from .insertion import Insertion, Role, Scale
+from .losses import Key, Rounding, measured_losses
+from .table import Form, Table
+from .targets import Target
+from .timing import marked, read_profile
+from .units import Unit, find_units, quantized_tensors
+
+OPSET = 13
+"""The oldest that has QuantizeLinear with a scale for each channel."""
+
+REVISIONS = 2
+"""Choices that are timed at most."""
+
+LEAST = 4
+"""Samples of a half below which ranges are judged on the samples that they come from."""
+
+DOUBTFUL = 0.95
+"""The share of all losses whose activations have several ranges tried."""
+
+HANDICAP = 1.1
+"""How much worse another way to choose a range must be not to be taken for chance."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is known of a model.
+
+    Attributes:
+        units: those that may run on integers, in order.
+        scales: of activations, by name.
+        path: choices by the numbers of units, from the fastest to none.
+        problem: what they were chosen by.
+        refused: why nodes stay on floats, by label.
+        seconds: measured, of a run on floats and of the fastest choice; None where nothing was timed.
+    """
+
+    units: Sequence[Unit]
+    scales: Mapping[str, Scale]
+    path: Sequence[frozenset[int]]
+    problem: Problem
+    refused: Mapping[str, str]
+    seconds: tuple[float, float] | None = None
+
+
+@dataclass
+class Studying:
+    """Finds out what there is to know of one model.
+
+    Args:
+        context: of the pass; its model is not changed.
+        target: whose kernels are meant.
+        method: how ranges are chosen.
+    """
+
+    context: Context
+    target: Target
+    method: Method
+    model: Model = field(init=False)
+    facts: Facts = field(init=False)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def study(self) -> Study:
+        """All of it."""
+        self.model = self.context.model.copy()
+        why = self._raise()
+        if why or self.context.observe is None:
+            self.refused["the model"] = why or "there is no data to see ranges on"
+            return Study([], {}, [frozenset()], Problem({}, {}, {}, [], 0.0), self.refused)
+        self.facts = infer(self.model.graph, self.model.functions)
+        units, refused = find_units(self.model, self.facts, self.target)
+        self.refused.update(refused)
+        known = histograms(self.model, units, self.context.observe)
+        units, scales = self._calibrated(units, known)
+        forms = self._forms(units, scales)
+        units = self._confirmed(units, forms)
+        best = self._fastest(units, scales, forms)
+        rounded = [unit for unit in units if unit.uid in best]
+        methods, losses = self._judged(rounded, known)
+        problem = self._table(rounded, forms).problem(losses)
+        scales, _ = scales_of(units, known, self.target, methods)
+        seconds = (forms[0].profile.total, _of(forms, best)) if forms else None
+        return Study(units, scales, problem.path(), problem, self.refused, seconds)
+
+    def _raise(self) -> str:
+        """Raise the operator set where it is too old; why that cannot be."""
+        if self.model.opset >= OPSET:
+            return ""
+        why = objection(self.model, OPSET)
+        if not why:
+            raise_opset(self.model, OPSET)
+        return why
+
+    def _calibrated(
+        self, units: Sequence[Unit], known: Histograms
+    ) -> tuple[list[Unit], dict[str, Scale]]:
+        """The units whose activations have grids."""
+        scales, why = scales_of(units, known, self.target, self._methods(known))
+        found = []
+        for unit in units:
+            names = [t.name for t in (*unit.inputs, unit.output)]
+            missing = next((name for name in names if name not in scales), None)
+            if missing is None:
+                found.append(unit)
+            else:
+                self.refused[unit.node.label] = f"{printable(missing)}: {why.get(missing, '')}"
+        return found, scales
+
+    def _methods(self, known: Histograms) -> dict[str, Method]:
+        """How every range is chosen before losses are known."""
+        first = METHODS[0] if self.method == "auto" else self.method
+        return dict.fromkeys(known, first)
+
+    def _judged(
+        self, units: Sequence[Unit], known: Histograms
+    ) -> tuple[dict[str, Method], dict[Key, float]]:
+        """How the range of each activation is chosen, and what each rounding loses.
+
+        Where there is a choice, ranges are taken from the first half of the samples and losses measured on
+        the second half too: a range that fits what was seen only would look too good otherwise.
+        """
+        assert self.context.observe is not None
+        methods = self._methods(known)
+        if not units:
+            return methods, {}
+        data = self.context.data
+        half = data.count("calibration") // 2 if data is not None else 0
+        if self.method == "auto" and half >= LEAST:
+            known = histograms(self.model, units, self.context.observe.first(half))
+        names = list(dict.fromkeys(t.name for t in quantized_tensors(units)))
+        losses = self._measured(units, {(name, methods[name]) for name in names}, known)
+        if self.method == "auto":
+            doubtful = _dearest({name: losses.get((name, METHODS[0]), 0.0) for name in names})
+            others = {(name, method) for name in doubtful for method in METHODS[1:]}
+            losses |= self._measured((), others, known, units)
+            for name in doubtful:
+                methods[name] = min(
+                    METHODS,
+                    key=lambda method: (
+                        losses.get((name, method), math.inf)
+                        * (1.0 if method == METHODS[0] else HANDICAP)
+                    ),
+                )
+        for name in names:
+            losses[name] = losses.get((name, methods[name]), 0.0)
+        return methods, losses
+
+    def _measured(
+        self,
+        units: Sequence[Unit],
+        wanted: Collection[tuple[str, Method]],
+        known: Histograms,
+        around: Sequence[Unit] | None = None,
+    ) -> dict[Key, float]:
+        """The losses of activations with ranges chosen in some ways, and of the constants of units."""
+        assert self.context.observe is not None
+        roundings = []
+        for method in METHODS:
+            names = {name for name, way in wanted if way == method}
+            chosen = dict.fromkeys(known, method)
+            scales, _ = scales_of(units if around is None else around, known, self.target, chosen)
+            roundings += [
+                Rounding((name, method), name, scales[name])
+                for name in sorted(names & scales.keys())
+            ]
+        return measured_losses(
+            self.model, self.facts, roundings, units, self.target, self.context.observe
+        )
+
+    def _forms(self, units: Sequence[Unit], scales: Mapping[str, Scale]) -> list[Form]:
+        """The model on floats, with linear units and with all units on integers, timed."""
+        measure = self.context.measure
+        if measure is None or not self.target.timed or not units:
+            return []
+        linear = frozenset(unit.uid for unit in units if unit.kind == "linear")
+        every = frozenset(unit.uid for unit in units)
+        try:
+            return self._timed(list(dict.fromkeys([frozenset(), linear, every])), scales)
+        except (NativeError, OutputError) as error:
+            self.refused["the model"] = f"its nodes cannot be timed: {error.what}"
+            return []
+
+    def _timed(
+        self,
+        choices: Sequence[frozenset[int]],
+        scales: Mapping[str, Scale],
+        anew: bool = False,
+    ) -> list[Form]:
+        """The model with each of some sets of units on integers, timed side by side."""
+        measure = self.context.measure
+        assert measure is not None
+        models, roles = [], []
+        for chosen in choices:
+            model, inserted = self.quantized(chosen, scales)
+            models.append(marked(model))
+            roles.append(inserted)
+        profiles = [read_profile(found) for found in measure(models, anew)]
+        return [Form(*found) for found in zip(choices, profiles, roles, strict=True)]
+
+    def quantized(
+        self, chosen: Collection[int], scales: Mapping[str, Scale]
+    ) -> tuple[Model, dict[int, Role]]:
+        """A copy of the model with some units on integers, and what was inserted for what."""
+        model = self.model.copy()
+        facts = infer(model.graph, model.functions)
+        units, _ = find_units(model, facts, self.target)
+        inserting = Insertion(model, self.target, scales)
+        inserting.quantize([unit for unit in units if unit.uid in chosen])
+        tidy(model.graph)
+        return model, inserting.roles
+
+    def _confirmed(self, units: Sequence[Unit], forms: Sequence[Form]) -> list[Unit]:
+        """The units that ONNX Runtime really runs on integers."""
+        found = []
+        for unit in units:
+            seen = [form.profile for form in forms if unit.uid in form.chosen]
+            if unit.kind != "movement" and seen and not any(p.integer(unit.uid) for p in seen):
+                self.refused[unit.node.label] = "the runtime has no integer kernel for it here"
+            else:
+                found.append(unit)
+        return found
+
+    def _fastest(
+        self, units: Sequence[Unit], scales: Mapping[str, Scale], forms: list[Form]
+    ) -> frozenset[int]:
+        """The fastest choice: of those that were timed, where any is; these join the forms."""
+        best = self._table(units, forms).problem({}).choose(0.0)
+        if not forms:
+            return best
+        for _ in range(REVISIONS):
+            if any(form.chosen == best for form in forms):
+                break
+            choices = dict.fromkeys([*(form.chosen for form in forms), best])
+            forms[:] = self._timed(list(choices), scales, anew=True)
+            best = self._table(units, forms).problem({}).choose(0.0)
+        known = {unit.uid for unit in units}
+        usable = [form for form in forms if form.chosen <= known]
+        return min(usable, key=lambda form: form.profile.total).chosen
+
+    def _table(self, units: Sequence[Unit], forms: Sequence[Form]) -> Table:
+        return Table(units, forms, self._elements())
+
+    def _elements(self) -> dict[str, int]:
+        """Elements of activations, by name, as far as they are proven."""
+        frame = Frame.of(self.model, self.facts, self.context.sizes)
+        found = {}
+        for node in self.model.graph.nodes:
+            for tensor in (*node.inputs, *node.outputs):
+                if tensor.name and not isinstance(tensor, Constant) and tensor.name not in found:
+                    try:
+                        found[tensor.name] = math.prod(frame.shape(tensor))
+                    except UnprovenError:
+                        continue
+        return found
+
+
+def _dearest(losses: Mapping[str, float]) -> list[str]:
+    """The names that most of the losses come from."""
+    total, found = DOUBTFUL * sum(losses.values()), []
+    for name in sorted(losses, key=lambda name: (-losses[name], name)):
+        if total <= 0:
+            break
+        total -= losses[name]
+        found.append(name)
+    return found
+
+
+def _of(forms: Sequence[Form], chosen: frozenset[int]) -> float:
+    return next((form.profile.total for form in forms if form.chosen == chosen), math.nan)

@@ -1,0 +1,150 @@
+"""Compute on 8-bit integers where that is faster and harmless, by QuantizeLinear and DequantizeLinear.
+
+    q = clip(round(x / s) + z),   x' = s (q - z)
+
+A model in the QDQ form is a standard ONNX model: floats, rounded to a grid at both ends of each operator. A
+runtime that has a kernel for the integers between two ends fuses them (see ``_qdq.targets``); where it has
+none, the rounding costs time and gains nothing. So what runs on integers is chosen by measurement: of the
+times that each operator takes on this machine, on floats and on integers, and of what rounding each
+activation and each weight loses at the outputs (``_qdq.choice``: a minimum cut; ``_qdq.study``). Milder
+strengths pay less time for less loss. Weights that stay with floats are stored in 8 bits all the same, in the
+form that runtimes fold when they load a model: see ``quantize-weights``.
+
+Ranges come from the calibration data (``_qdq.calibration``). The operator set is raised to 13 where it is
+older, for scales per channel.
+
+Sources: Jacob et al., 2018; Wu et al., "Integer quantization for deep learning inference: principles and
+empirical evaluation", 2020; QuantizeLinear and DequantizeLinear of the ONNX operator specification.
+
+Refuses: what the target has no integer kernel for; weights that are computed, are not float32, or hold NaN
+or infinity; activations that the data makes NaN or infinite; what is quantized already; layers in the bodies
+of control flow, whose weights are stored in 8 bits only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from graphopt.ir.inference import infer
+from graphopt.ir.opset_raising import raise_opset
+from graphopt.lossy_pass import Choice, LossyPass
+from graphopt.pass_base import Context, Edit, Skip
+
+from ._qdq.calibration import Method
+from ._qdq.insertion import Insertion
+from ._qdq.study import OPSET, Study, Studying
+from ._qdq.targets import TARGETS, TargetName
+from ._qdq.units import Unit, find_units
+from .quantize_weights import QuantizeWeights
+
+Objective = Literal["latency", "size"]
+
+
+@dataclass(frozen=True)
+class OnIntegers(Choice):
+    """A node that runs on integers."""
+
+
+@dataclass(frozen=True)
+class QuantizeQdq(LossyPass):
+    """Operators run on 8-bit integers where that is measured to be faster, other weights are stored in them."""
+
+    name = "quantize-qdq"
+
+    objective: Objective = field(default="latency", metadata={"help": "what is to be gained"})
+    target: TargetName = field(default="ort-cpu", metadata={"help": "whose kernels are meant"})
+    ranges: Method = field(
+        default="auto", metadata={"help": "how ranges of activations are chosen"}
+    )
+    strength: float = field(
+        default=1.0, metadata={"help": "1: the fastest choice; 0: nothing runs on integers"}
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse a strength that is no share.
+
+        Raises:
+            ValueError: so it is.
+        """
+        if not 0 <= self.strength <= 1:
+            raise ValueError("strength is a share, from 0 to 1")
+
+    @property
+    def promises_speed(self) -> bool:
+        """Whether the result shall be faster: where anything runs on integers on the machine at hand."""
+        return self.objective == "latency" and TARGETS[self.target].timed and self.strength > 0
+
+    def milder(self, strength: float) -> QuantizeQdq:
+        """The same with a part of the strength."""
+        return replace(self, strength=self.strength * strength)
+
+    def unhurried(self) -> QuantizeQdq:
+        """The same without the promise of speed: nothing runs on integers."""
+        return replace(self, strength=0.0)
+
+    def propose(self, context: Context) -> Iterator[Choice | Skip]:
+        """See the module's docstring."""
+        study = self._study(context)
+        yield from (Skip(label, why) for label, why in study.refused.items())
+        chosen = study.path[round((1.0 - self.strength) * (len(study.path) - 1))]
+        stored = {name for unit in study.units if unit.uid in chosen for name in _weights(unit)}
+        for unit in study.units:
+            if unit.uid in chosen:
+                yield _on_integers(unit, study)
+            elif unit.kind == "linear":
+                yield Skip(unit.node.label, _reason(unit, study))
+        for entry in self._storing().propose(context):
+            if isinstance(entry, Skip):
+                yield entry
+            elif entry.where not in stored:
+                yield entry if self.objective == "size" else replace(entry, saving=0.0)
+
+    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
+        """See the module's docstring."""
+        study = self._study(context)
+        wanted = {entry.where: entry for entry in chosen if isinstance(entry, OnIntegers)}
+        rest = [entry for entry in chosen if not isinstance(entry, OnIntegers)]
+        yield from self._storing().commit(rest, context)
+        if not wanted:
+            return
+        model, target = context.model, TARGETS[self.target]
+        if model.opset < OPSET:
+            raise_opset(model, OPSET)
+        units, _ = find_units(model, infer(model.graph, model.functions), target)
+        places = {unit.output.name: unit for unit in units if unit.output.name in wanted}
+        Insertion(model, target, study.scales).quantize(list(places.values()))
+        for name, unit in places.items():
+            yield Edit(unit.node, wanted[name].what)
+
+    def _storing(self) -> QuantizeWeights:
+        return QuantizeWeights(bits=8)
+
+    def _study(self, context: Context) -> Study:
+        target = TARGETS[self.target]
+        key = (self.name, self.target, self.ranges)
+        return context.once(key, lambda: Studying(context, target, self.ranges).study())
+
+
+def _weights(unit: Unit) -> list[str]:
+    return [] if unit.weight is None else [unit.node.inputs[unit.weight].name]
+
+
+def _on_integers(unit: Unit, study: Study) -> OnIntegers:
+    problem = study.problem
+    losses = [tensor.loss for tensor in problem.tensors if tensor.name == unit.output.name]
+    loss = problem.losses.get(unit.uid, 0.0) + sum(losses)
+    before, after = problem.floats.get(unit.uid, 0.0), problem.integers.get(unit.uid, 0.0)
+    what = f"{unit.node.op} on 8-bit integers"
+    if problem.total and (before or after):
+        what += f": {1e6 * before:.3g} µs before, {1e6 * after:.3g} µs after"
+    saving = (before - after) / problem.total if problem.total else 0.0
+    return OnIntegers(unit.output.name, 8.0, what, loss, saving)
+
+
+def _reason(unit: Unit, study: Study) -> str:
+    """Why a unit stays on floats."""
+    if unit.uid not in study.path[0]:
+        return "on integers it is not faster here"
+    return "what rounding it loses is dear for the time that it saves"
