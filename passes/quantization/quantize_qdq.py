@@ -49,7 +49,7 @@ class OnIntegers(Choice):
 
 @dataclass(frozen=True)
 class QuantizeQdq(LossyPass):
-    """Operators run on 8-bit integers where that is measured to be faster, other weights are stored in them."""
+    """Operators run on 8-bit integers where that is measured to be faster."""
 
     name = "quantize-qdq"
 
@@ -114,7 +114,7 @@ class QuantizeQdq(LossyPass):
             raise_opset(model, OPSET)
         units, _ = find_units(model, infer(model.graph, model.functions), target)
         places = {unit.output.name: unit for unit in units if unit.output.name in wanted}
-        Insertion(model, target, study.scales).quantize(list(places.values()))
+        Insertion(model, target, study.scales, study.constants).quantize(list(places.values()))
         for name, unit in places.items():
             yield Edit(unit.node, wanted[name].what)
 

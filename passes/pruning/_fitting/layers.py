@@ -87,14 +87,7 @@ class Layer:
             matrices: as ``matrices`` gives them.
             bias: of shape ``(outputs of all groups,)``; None to leave it as it is.
         """
-        shape = self.weight.shape
-        if self.node.op in CONVOLUTIONS:
-            kernel, outputs = math.prod(shape[2:]), matrices.shape[-1]
-            stacked = matrices.reshape(self.groups, -1, kernel, outputs)
-            order = (0, 3, 1, 2) if self.node.op == "Conv" else (0, 1, 3, 2)
-            values = stacked.transpose(order).reshape(shape)
-        else:
-            values = (matrices[0].T if self.output_axis == 0 else matrices[0]).reshape(shape)
+        values = self.as_stored(matrices)
         self.weight.values = (values / self.factor).astype(self.weight.dtype)
         if bias is None or not self.takes_bias:
             return
@@ -107,6 +100,16 @@ class Layer:
             self.node.attrs["beta"] = 1.0
         if isinstance(old, Constant):
             discard(graph, old)
+
+    def as_stored(self, matrices: np.ndarray) -> np.ndarray:
+        """Matrices as ``matrices`` gives them, of any type, in the shape of the weight."""
+        shape = self.weight.shape
+        if self.node.op not in CONVOLUTIONS:
+            return (matrices[0].T if self.output_axis == 0 else matrices[0]).reshape(shape)
+        kernel, outputs = math.prod(shape[2:]), matrices.shape[-1]
+        stacked = matrices.reshape(self.groups, -1, kernel, outputs)
+        order = (0, 3, 1, 2) if self.node.op == "Conv" else (0, 1, 3, 2)
+        return stacked.transpose(order).reshape(shape)
 
     @property
     def takes_bias(self) -> bool:

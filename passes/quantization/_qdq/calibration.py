@@ -35,6 +35,9 @@ Method = Literal["auto", "minmax", "wide", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "wide", "mse", "percentile", "entropy")
 """The ways to choose a range, first the one that is taken where nothing speaks for another."""
 
+COVERING: tuple[Method, ...] = ("minmax", "wide")
+"""Those that leave out nothing that was seen."""
+
 WIDER = 1.25
 """How much further a wide range reaches."""
 
@@ -125,7 +128,7 @@ def scale_of(
     grid, symmetric = target.activations, target.symmetric
     ways: dict[str, Callable[[], tuple[float, float]]] = {
         "minmax": lambda: ranges.covering(histogram),
-        "wide": lambda: tuple(WIDER * end for end in ranges.covering(histogram)),
+        "wide": lambda: (WIDER * histogram.minimum, WIDER * histogram.maximum),
         "percentile": lambda: ranges.percentile(histogram),
         "entropy": lambda: ranges.entropy(histogram, grid, symmetric),
         "mse": lambda: ranges.least_squares(histogram, grid, symmetric),

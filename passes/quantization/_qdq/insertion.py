@@ -2,7 +2,7 @@
 
     x -> Q -> DQ -> unit      an activation that floats flow into
     unit -> Q -> DQ -> y      what a unit gives; y keeps its name, so everything reads the rounded values
-    Wq -> DQ -> unit          weights: int8, symmetric, one scale per output channel where the operator has one
+    Wq -> DQ -> unit          weights: int8, symmetric, one scale per output channel where the operator can
     bq -> DQ -> unit          bias: int32 of scale s_x s_w, zero point 0, as the sums of the products have
 
 A scale of weights is raised where the bias would not fit into int32 otherwise. QuantizeLinear and
@@ -22,10 +22,10 @@ import onnx_graphsurgeon as gs
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import discard, insert, new_constant, new_tensor, producer
-from graphopt.numerics.grids import AffineGrid, covering_scale
 
-from .targets import INT8, Target
+from .targets import Target
 from .units import Unit
+from .weights import Rounded, integers_of, rounded
 
 BIAS_REACH = 2.0**30
 """The largest magnitude of an int32 bias: sums of products come on top of it."""
@@ -58,16 +58,15 @@ class Insertion:
         model: the model.
         target: whose pattern it is.
         scales: of every activation to be quantized, by name.
-        weights: other weights than the present ones, by the number of the node.
-        biases: other biases than the present ones, by the number of the node.
+        constants: weights as integers, and biases, by the number of the unit; those of others are rounded to
+            the nearest.
         roles: of the inserted nodes, by number.
     """
 
     model: Model
     target: Target
     scales: Mapping[str, Scale]
-    weights: Mapping[int, np.ndarray] = field(default_factory=dict)
-    biases: Mapping[int, np.ndarray] = field(default_factory=dict)
+    constants: Mapping[int, Rounded] = field(default_factory=dict)
     roles: dict[int, Role] = field(default_factory=dict)
     _read: dict[int, gs.Tensor] = field(default_factory=dict)
     _born: set[int] = field(default_factory=set)
@@ -80,17 +79,18 @@ class Insertion:
         """
         wanted = {id(tensor) for unit in units for tensor in unit.inputs}
         for unit in units:
-            if not unit.gives_floats or id(unit.output) in wanted:
-                if self.target.quantizes_output:
-                    self._at_birth(unit)
+            given = not unit.gives_floats or id(unit.output) in wanted
+            if given and self.target.quantizes_output:
+                self._at_birth(unit)
         for unit in units:
             self._read_integers(unit)
 
     def _at_birth(self, unit: Unit) -> None:
         """Round what a unit gives, before anything reads it."""
         tensor, last = unit.output, unit.absorbed or unit.node
-        raw = new_tensor(last.graph, f"{tensor.name}_raw")
-        integers = new_tensor(last.graph, f"{tensor.name}_quantized")
+        graph = self.model.graph
+        raw = new_tensor(graph, f"{tensor.name}_raw")
+        integers = new_tensor(graph, f"{tensor.name}_quantized")
         last.outputs = [raw if output is tensor else output for output in last.outputs]
         self._pair(last, tensor.name, (raw, integers, tensor), behind=True)
         self._born.add(id(tensor))
@@ -107,7 +107,7 @@ class Insertion:
         if unit.bias is not None and self.target.integer_bias:
             assert scales is not None
             inputs[unit.bias] = self._bias(unit, scales)
-        elif unit.bias is not None and unit.uid in self.biases:
+        elif unit.bias is not None and unit.uid in self.constants:
             inputs[unit.bias] = self._float_bias(unit)
         if unit.kind == "arithmetic":
             inputs = [self._constant(t, node) if isinstance(t, Constant) else t for t in inputs]
@@ -122,8 +122,8 @@ class Insertion:
         found = self._read.get(id(tensor))
         if found is None:
             made = producer(tensor)
-            integers = new_tensor(near.graph, f"{tensor.name}_quantized")
-            found = self._read[id(tensor)] = new_tensor(near.graph, f"{tensor.name}_rounded")
+            integers = new_tensor(self.model.graph, f"{tensor.name}_quantized")
+            found = self._read[id(tensor)] = new_tensor(self.model.graph, f"{tensor.name}_rounded")
             self._pair(
                 made or near, tensor.name, (tensor, integers, found), behind=made is not None
             )
@@ -156,12 +156,14 @@ class Insertion:
         """The weights of a unit, dequantized, and their scales."""
         assert unit.weight is not None
         weight = unit.node.inputs[unit.weight]
-        values = self.weights.get(unit.uid, weight.values)
         axis = unit.channel_axis()
-        scale = weight_scale(values, axis)
+        known = self.constants.get(unit.uid) or rounded(weight.values, axis)
+        steps, scale = known.steps, known.scale
         if unit.bias is not None and self.target.integer_bias:
-            scale = np.maximum(scale, self._least(unit, scale))
-        steps = integers_of(values, scale, axis)
+            least = self._least(unit, scale)
+            if (least > scale).any():
+                scale = np.maximum(scale, least)
+                steps = integers_of(weight.values, scale, axis)
         return self._dequantized(unit.node, weight.name, steps, scale, axis), scale
 
     def _least(self, unit: Unit, scale: np.ndarray) -> np.ndarray:
@@ -175,8 +177,10 @@ class Insertion:
 
     def _bias_values(self, unit: Unit) -> np.ndarray:
         assert unit.bias is not None
-        given = self.biases.get(unit.uid, unit.node.inputs[unit.bias].values)
-        return np.asarray(given, np.float64).reshape(-1)
+        known = self.constants.get(unit.uid)
+        if known is not None and known.bias is not None:
+            return known.bias
+        return np.asarray(unit.node.inputs[unit.bias].values, np.float64).reshape(-1)
 
     def _bias(self, unit: Unit, weight_scales: np.ndarray) -> gs.Tensor:
         assert unit.bias is not None
@@ -220,20 +224,3 @@ class Insertion:
         attrs: dict[str, object] = {} if axis is None else {"axis": axis}
         insert(node, "DequantizeLinear", inputs, [result], attrs, f"{name}/DequantizeLinear")
         return result
-
-
-def weight_scale(values: np.ndarray, axis: int | None) -> np.ndarray:
-    """The scales that cover weights, float32: a scalar, or of shape ``(channels,)``."""
-    axes = tuple(n for n in range(values.ndim) if n != axis)
-    scale = covering_scale(values.astype(np.float64), 8, axes).astype(np.float32)
-    return scale.reshape(-1) if axis is not None else scale.reshape(())
-
-
-def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
-    """Weights on the symmetric grid of int8, rounded to the nearest."""
-    shape = [1] * values.ndim
-    if axis is not None:
-        shape[axis] = -1
-    grid = AffineGrid(-127, 127)
-    steps = grid.quantized(values, scale.reshape(shape), np.zeros((), np.int8))
-    return steps.astype(INT8.dtype)

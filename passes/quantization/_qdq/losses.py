@@ -25,9 +25,16 @@ from graphopt.numerics.streaming import MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
-from .insertion import Scale, integers_of, weight_scale
+from .insertion import Scale
 from .targets import Target
 from .units import Unit
+from .weights import Rounded, rounded
+
+SATURATING = ("Softmax", "LogSoftmax", "Sigmoid")
+"""Operators before which outputs are compared."""
+
+PASSED = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten")
+"""Operators that may stand between these and an output."""
 
 NODES = 6000
 """Nodes of a model beyond which no further rounding is measured in it."""
@@ -61,26 +68,34 @@ class _Variants:
     Attributes:
         model: the copy.
         outputs: the names of the outputs that are compared.
+        constants: weights as integers, by the number of the unit.
         differences: by what is rounded, the names of the differences by the name of the output.
     """
 
     model: Model
     target: Target
     outputs: Sequence[str]
+    constants: Mapping[int, Rounded]
     differences: dict[Key, dict[str, str]] = field(default_factory=dict)
     order: list[Node] = field(init=False)
+    nodes: dict[int, Node] = field(init=False)
+    tensors: dict[str, gs.Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Remember the nodes as they were."""
+        """Remember the nodes and tensors as they were."""
         self.order = list(self.model.graph.nodes)
+        self.nodes = {node.uid: node for node in self.order}
+        self.tensors = {t.name: t for node in self.order for t in node.outputs}
+        self.tensors.update((tensor.name, tensor) for tensor in self.model.graph.inputs)
 
     @property
     def full(self) -> bool:
         """Whether there is no room for another one."""
         return len(self.model.graph.nodes) > NODES
 
-    def add_activation(self, tensor: gs.Tensor, key: Key, scale: Scale) -> None:
+    def add_activation(self, rounding: Rounding) -> None:
         """Round one activation."""
+        tensor, scale = self.tensors[rounding.tensor], rounding.scale
         near = producer(tensor) or self.order[0]
         graph = self.model.graph
         behind = 0.5 if producer(tensor) is not None else -0.5
@@ -95,7 +110,7 @@ class _Variants:
             made = new_tensor(graph, f"{tensor.name}/{op}")
             insert(near, op, [read, *parameters], [made]).order += behind
             read = made
-        self._repeat({id(tensor): read}, key)
+        self._repeat({id(tensor): read}, rounding.key)
 
     def add_constants(self, unit: Unit) -> None:
         """Round the constants of one unit."""
@@ -110,20 +125,26 @@ class _Variants:
 
     def _rounded(self, unit: Unit, place: int, tensor: Constant) -> gs.Tensor:
         values = tensor.values
-        if unit.kind == "movement" or place == unit.bias or values.dtype != np.float32:
+        if unit.kind == "movement" or values.dtype != np.float32:
             return tensor
+        if place == unit.bias:
+            bias = known.bias if (known := self.constants.get(unit.uid)) is not None else None
+            if bias is None:
+                return tensor
+            changed = bias.astype(np.float32).reshape(values.shape)
+            return new_constant(self.model.graph, tensor.name, changed)
         if place == unit.weight:
             axis = unit.channel_axis()
-            scale = weight_scale(values, axis)
+            known = self.constants.get(unit.uid) or rounded(values, axis)
             shape = [1] * values.ndim
             if axis is not None:
                 shape[axis] = -1
-            rounded = integers_of(values, scale, axis) * scale.reshape(shape)
+            made = known.steps * known.scale.reshape(shape)
         else:
             grid = self.target.activations
             own, zero = grid.parameters(values.min(), values.max(), self.target.symmetric)
-            rounded = grid.dequantized(grid.quantized(values, own, zero), own, zero)
-        return new_constant(self.model.graph, tensor.name, rounded.astype(np.float32))
+            made = grid.dequantized(grid.quantized(values, own, zero), own, zero)
+        return new_constant(self.model.graph, tensor.name, made.astype(np.float32))
 
     def _repeat(self, seconds: dict[int, gs.Tensor], key: Key) -> None:
         """Compute all that depends on some tensors once more, from their second version."""
@@ -140,13 +161,13 @@ class _Variants:
             for old, new in zip(node.outputs, made, strict=True):
                 seconds[id(old)] = new
         found = {}
-        for tensor in graph.outputs:
-            if tensor.name in self.outputs and id(tensor) in seconds:
-                made = producer(tensor)
-                gap = new_tensor(graph, f"{tensor.name}/difference")
-                inputs = [seconds[id(tensor)], tensor]
-                insert(made or self.order[-1], "Sub", inputs, [gap]).order += 0.75
-                found[tensor.name] = gap.name
+        for name in self.outputs:
+            tensor = self.tensors[name]
+            if id(tensor) in seconds:
+                gap = new_tensor(graph, f"{name}/difference")
+                near = producer(tensor) or self.order[-1]
+                insert(near, "Sub", [seconds[id(tensor)], tensor], [gap]).order += 0.75
+                found[name] = gap.name
         self.differences[key] = found
 
 
@@ -157,6 +178,7 @@ def measured_losses(
     units: Sequence[Unit],
     target: Target,
     observe: Observe,
+    constants: Mapping[int, Rounded],
 ) -> dict[Key, float]:
     """The loss of each of some roundings.
 
@@ -167,20 +189,37 @@ def measured_losses(
         units: of the model, whose constants are to be rounded, one unit at a time.
         target: whose grids they are.
         observe: gives statistics of tensors.
+        constants: weights as integers, by the number of the unit; others are rounded to the nearest.
 
     Returns:
         By the key of an activation, or the number of a unit; infinite for what cannot be measured.
     """
-    outputs = [
-        t.name
-        for t in model.graph.outputs
-        if producer(t) is not None and (dtype := facts.dtype(t)) is not None and dtype.kind == "f"
-    ]
+    outputs = compared(model, facts)
     losses: dict[Key, float] = {}
     few = observe.first(SAMPLES)
-    for variants in _chunks(model, activations, units, target, outputs):
+    for variants in _chunks(model, activations, units, target, outputs, constants):
         losses.update(_losses(variants, few))
     return losses
+
+
+def compared(model: Model, facts: Facts) -> list[str]:
+    """The tensors, by name, at which losses are measured: the outputs that hold floats.
+
+    What Softmax and Sigmoid compute is compared at what they read: near the border between two classes they
+    turn little into all or nothing.
+    """
+    found: list[str] = []
+    for output in model.graph.outputs:
+        dtype, tensor = facts.dtype(output), output
+        if producer(output) is None or dtype is None or dtype.kind != "f":
+            continue
+        while (node := producer(tensor)) is not None and node.standard and node.op in PASSED:
+            tensor = node.inputs[0]
+        saturates = node is not None and node.standard and node.op in SATURATING
+        tensor = node.inputs[0] if node is not None and saturates else output
+        if not isinstance(tensor, Constant) and tensor.name not in found:
+            found.append(tensor.name)
+    return found
 
 
 def _chunks(
@@ -189,22 +228,21 @@ def _chunks(
     units: Sequence[Unit],
     target: Target,
     outputs: Sequence[str],
+    constants: Mapping[int, Rounded],
 ) -> Iterator[_Variants]:
     """Models with as many roundings each as there is room for."""
     current: _Variants | None = None
-    for wanted in (*activations, *(unit for unit in units if _has_constants(unit))):
+    every: list[Rounding | Unit] = [*activations, *filter(_has_constants, units)]
+    for wanted in every:
         if current is not None and current.full:
             yield current
             current = None
         if current is None:
-            current = _Variants(model.copy(), target, outputs)
-            nodes = {node.uid: node for node in current.order}
-            tensors = {t.name: t for node in current.order for t in node.outputs}
-            tensors.update((t.name, t) for t in current.model.graph.inputs)
+            current = _Variants(model.copy(), target, outputs, constants)
         if isinstance(wanted, Rounding):
-            current.add_activation(tensors[wanted.tensor], wanted.key, wanted.scale)
+            current.add_activation(wanted)
         else:
-            current.add_constants(_twin(wanted, nodes[wanted.uid]))
+            current.add_constants(_twin(wanted, current.nodes[wanted.uid]))
     if current is not None:
         yield current
 
@@ -243,7 +281,7 @@ def _losses(variants: _Variants, observe: Observe) -> dict[Key, float]:
 
 
 def _mean(errors: Mapping[str, float], spreads: Mapping[str, float]) -> float:
-    """The mean over the outputs of the error's share of the spread; 0 for outputs that do not depend on it."""
+    """The mean over the outputs of the error's share of the spread; 0 where one does not depend on it."""
     shares = []
     for name, spread in spreads.items():
         error = errors.get(name, 0.0)

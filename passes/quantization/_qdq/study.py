@@ -22,7 +22,7 @@ from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context
 
-from .calibration import METHODS, Histograms, Method, histograms, scales_of
+from .calibration import COVERING, METHODS, Histograms, Method, histograms, scales_of
 from .choice import Problem
 from .insertion import Insertion, Role, Scale
 from .losses import Key, Rounding, measured_losses
@@ -30,6 +30,7 @@ from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
 from .units import Unit, find_units, quantized_tensors
+from .weights import Rounded, fitted
 
 OPSET = 13
 """The oldest that has QuantizeLinear with a scale for each channel."""
@@ -43,8 +44,8 @@ LEAST = 4
 DOUBTFUL = 0.95
 """The share of all losses whose activations have several ranges tried."""
 
-HANDICAP = 1.1
-"""How much worse another way to choose a range must be not to be taken for chance."""
+RISK = 1.5
+"""How many times less a range must lose that leaves out what was seen: other data may bring more of it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Study:
         path: choices by the numbers of units, from the fastest to none.
         problem: what they were chosen by.
         refused: why nodes stay on floats, by label.
+        constants: weights as integers, by the number of the unit.
         seconds: measured, of a run on floats and of the fastest choice; None where nothing was timed.
     """
 
@@ -65,6 +67,7 @@ class Study:
     path: Sequence[frozenset[int]]
     problem: Problem
     refused: Mapping[str, str]
+    constants: Mapping[int, Rounded] = field(default_factory=dict)
     seconds: tuple[float, float] | None = None
 
 
@@ -84,6 +87,7 @@ class Studying:
     model: Model = field(init=False)
     facts: Facts = field(init=False)
     refused: dict[str, str] = field(default_factory=dict)
+    constants: dict[int, Rounded] = field(default_factory=dict)
 
     def study(self) -> Study:
         """All of it."""
@@ -101,11 +105,13 @@ class Studying:
         units = self._confirmed(units, forms)
         best = self._fastest(units, scales, forms)
         rounded = [unit for unit in units if unit.uid in best]
+        self.constants = fitted(self.model, rounded, self.context.observe)
         methods, losses = self._judged(rounded, known)
         problem = self._table(rounded, forms).problem(losses)
         scales, _ = scales_of(units, known, self.target, methods)
         seconds = (forms[0].profile.total, _of(forms, best)) if forms else None
-        return Study(units, scales, problem.path(), problem, self.refused, seconds)
+        path = problem.path()
+        return Study(units, scales, path, problem, self.refused, self.constants, seconds)
 
     def _raise(self) -> str:
         """Raise the operator set where it is too old; why that cannot be."""
@@ -162,8 +168,7 @@ class Studying:
                 methods[name] = min(
                     METHODS,
                     key=lambda method: (
-                        losses.get((name, method), math.inf)
-                        * (1.0 if method == METHODS[0] else HANDICAP)
+                        losses.get((name, method), math.inf) * (1.0 if method in COVERING else RISK)
                     ),
                 )
         for name in names:
@@ -189,7 +194,13 @@ class Studying:
                 for name in sorted(names & scales.keys())
             ]
         return measured_losses(
-            self.model, self.facts, roundings, units, self.target, self.context.observe
+            self.model,
+            self.facts,
+            roundings,
+            units,
+            self.target,
+            self.context.observe,
+            self.constants,
         )
 
     def _forms(self, units: Sequence[Unit], scales: Mapping[str, Scale]) -> list[Form]:

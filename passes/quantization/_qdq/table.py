@@ -1,8 +1,8 @@
 """What there is to choose from, read off the profiles of several forms of a model.
 
 A form has some units on integers. On floats a unit takes what it takes in the first form, where all are on
-floats; on integers what it takes in the last form that has it there. What no node of the model asked for, such
-as changes of layout, is shared out among the linear units on floats, by the elements that they compute.
+floats; on integers what it takes in the last form that has it there. What no node of the model asked for,
+such as changes of layout, is shared out among the linear units on floats, by the elements that they compute.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Table:
     """
 
     units: Sequence[Unit]
-    forms: Sequence[Timed]
+    forms: Sequence[Form]
     elements: Mapping[str, int]
 
     def problem(self, losses: Mapping[Key, float]) -> Problem:
