@@ -101,7 +101,7 @@ class NodeTimes:
             OutputError: there is no room for temporary files.
         """
         keys = [self._key(model) for model in models]
-        missing = {}
+        missing: dict[str, Model] = {}
         for key, model in zip(keys, models, strict=True):
             if anew or (key not in self._known and not self._restored(key)):
                 missing.setdefault(key, model)

@@ -68,7 +68,10 @@ class Layer:
 
     def matrices(self) -> np.ndarray:
         """The weights as float64 of shape ``(groups, features of a group, outputs of a group)``."""
-        values = self.weight.values.astype(np.float64) * self.factor
+        return self.as_matrices(self.weight.values.astype(np.float64) * self.factor)
+
+    def as_matrices(self, values: np.ndarray) -> np.ndarray:
+        """An array of the shape of the weight as ``matrices`` gives it."""
         if self.node.op in CONVOLUTIONS:
             stacked = values.reshape(
                 self.groups, -1, *values.shape[1:2], math.prod(values.shape[2:])
