@@ -105,11 +105,23 @@ def seen(model: Model, feeds: Arrays) -> Arrays:
 
 def computed(node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray]:
     """What a node computes, by the reference evaluator of the onnx package."""
+    groups = int(node.attrs.get("group", 1))
+    if node.op == "ConvTranspose" and groups > 1:  # the evaluator knows one group only
+        x, w, *bias = (np.split(part, groups, axis) for part, axis in zip(inputs, (1, 0, 0), strict=False))
+        attrs = {key: value for key, value in node.attrs.items() if key != "group"}
+        parts = [_evaluated(node.op, attrs, each)[0] for each in zip(x, w, *bias, strict=True)]
+        return [np.concatenate(parts, axis=1)]
+    return _evaluated(node.op, node.attrs, inputs, len(node.outputs))
+
+
+def _evaluated(
+    op: str, attrs: Mapping[str, object], inputs: Sequence[np.ndarray | None], outputs: int = 1
+) -> list[np.ndarray]:
     proto = helper.make_node(
-        node.op,
+        op,
         ["" if value is None else f"i{place}" for place, value in enumerate(inputs)],
-        [f"o{place}" for place in range(len(node.outputs))],
-        **node.attrs,
+        [f"o{place}" for place in range(outputs)],
+        **attrs,
     )
     given = {f"i{place}": value for place, value in enumerate(inputs) if value is not None}
     single = helper.make_model(

@@ -5,10 +5,6 @@
     Wq -> DQ -> unit          weights: int8, symmetric, one scale per output channel where the operator can
     bq -> DQ -> unit          bias: int32 of scale s_x s_w, zero point 0, as the sums of the products have
 
-Where an activation has a *spread*, a factor r_c for each channel, the integers stand for x_c / r_c: weights
-that read them are multiplied by r_c, those that make them divided by it, and where floats flow in or out the
-factor goes into the scales of QuantizeLinear and DequantizeLinear.
-
 A scale of weights is raised where the bias would not fit into int32 otherwise. QuantizeLinear and
 DequantizeLinear: ONNX operator specification; the scale of the bias: Jacob et al., "Quantization and training
 of neural networks for efficient integer-arithmetic-only inference", 2018.
@@ -25,23 +21,21 @@ import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import (
-    discard,
-    insert,
-    is_used,
-    new_constant,
-    new_tensor,
-    producer,
-    remove,
-)
+from graphopt.ir.surgery import discard, insert, new_constant, new_tensor, producer
 
-from .scales import Scale
 from .targets import Target
 from .units import Unit
-from .weights import Rounded, integers_of, migrated, rounded
+from .weights import Rounded, integers_of, rounded
 
 BIAS_REACH = 2.0**30
 """The largest magnitude of an int32 bias: sums of products come on top of it."""
+
+
+class Scale(NamedTuple):
+    """Where the grid of a tensor lies: a float32 scale and an integer zero point."""
+
+    scale: np.ndarray
+    zero_point: np.ndarray
 
 
 class Role(NamedTuple):
@@ -74,9 +68,8 @@ class Insertion:
     scales: Mapping[str, Scale]
     constants: Mapping[int, Rounded] = field(default_factory=dict)
     roles: dict[int, Role] = field(default_factory=dict)
-    _constants: dict[tuple[str, bool], tuple[Constant, Constant]] = field(default_factory=dict)
     _read: dict[int, gs.Tensor] = field(default_factory=dict)
-    _born: dict[int, tuple[gs.Tensor, gs.Tensor]] = field(default_factory=dict)
+    _born: set[int] = field(default_factory=set)
 
     def quantize(self, units: Sequence[Unit]) -> None:
         """Let units run on integers.
@@ -91,10 +84,6 @@ class Insertion:
                 self._at_birth(unit)
         for unit in units:
             self._read_integers(unit)
-        for tensor, _ in self._born.values():
-            made = producer(tensor)
-            if made is not None and not is_used(tensor):
-                remove(made)
 
     def _at_birth(self, unit: Unit) -> None:
         """Round what a unit gives, before anything reads it."""
@@ -103,17 +92,14 @@ class Insertion:
         raw = new_tensor(graph, f"{tensor.name}_raw")
         integers = new_tensor(graph, f"{tensor.name}_quantized")
         last.outputs = [raw if output is tensor else output for output in last.outputs]
-        scale = self.scales[tensor.name]
-        self._node(last, True, tensor.name, (raw, integers), scale.plain).order += 0.5
-        self._node(last, False, tensor.name, (integers, tensor), scale).order += 0.5
-        self._born[id(tensor)] = tensor, integers
+        self._pair(last, tensor.name, (raw, integers, tensor), behind=True)
+        self._born.add(id(tensor))
 
     def _read_integers(self, unit: Unit) -> None:
         node = unit.node
         inputs = list(node.inputs)
         for place in unit.reads:
-            spread = self.scales[inputs[place].name].spread is not None
-            if spread or id(inputs[place]) not in self._born:
+            if id(inputs[place]) not in self._born:
                 inputs[place] = self._rounded(inputs[place], node)
         scales: np.ndarray | None = None
         if unit.weight is not None:
@@ -132,58 +118,52 @@ class Insertion:
                 discard(scope, tensor)
 
     def _rounded(self, tensor: gs.Tensor, near: Node) -> gs.Tensor:
-        """What units read in the place of a tensor: its integers; made once for all of them."""
+        """A tensor that is computed on floats, rounded; made once for all units that read it."""
         found = self._read.get(id(tensor))
         if found is None:
-            made, scale = producer(tensor), self.scales[tensor.name]
-            shift = 0.5 if made is not None else -0.5
+            made = producer(tensor)
+            integers = new_tensor(self.model.graph, f"{tensor.name}_quantized")
             found = self._read[id(tensor)] = new_tensor(self.model.graph, f"{tensor.name}_rounded")
-            if id(tensor) in self._born:
-                integers = self._born[id(tensor)][1]
-            else:
-                integers = new_tensor(self.model.graph, f"{tensor.name}_quantized")
-                pair = (tensor, integers)
-                self._node(made or near, True, tensor.name, pair, scale).order += shift
-            pair = (integers, found)
-            self._node(made or near, False, tensor.name, pair, scale.plain).order += shift
+            self._pair(
+                made or near, tensor.name, (tensor, integers, found), behind=made is not None
+            )
         return found
 
-    def _node(
-        self, near: Node, quantizes: bool, key: str, pair: tuple[gs.Tensor, gs.Tensor], scale: Scale
-    ) -> Node:
-        """Let the second of two tensors be the first one, quantized or dequantized."""
-        op = "QuantizeLinear" if quantizes else "DequantizeLinear"
-        parameters = self._parameters(key, scale)
-        attrs: dict[str, object] = {} if scale.spread is None else {"axis": scale.axis}
-        made = insert(near, op, [pair[0], *parameters], [pair[1]], attrs, f"{key}/{op}")
-        self.roles[made.uid] = Role(quantizes, key)
-        return made
+    def _pair(self, near: Node, key: str, tensors: Sequence[gs.Tensor], behind: bool) -> None:
+        """Let the second and the third of some tensors be the first one, quantized and dequantized."""
+        source, integers, result = tensors
+        scale, zero = self._parameters(key, near)
+        for op, read, gives in (
+            ("QuantizeLinear", source, integers),
+            ("DequantizeLinear", integers, result),
+        ):
+            made = insert(near, op, [read, scale, zero], [gives], name=f"{key}/{op}")
+            made.order += 0.5 if behind else -0.5
+            self.roles[made.uid] = Role(op == "QuantizeLinear", key)
 
-    def _parameters(self, name: str, scale: Scale) -> tuple[Constant, Constant]:
-        key = (name, scale.spread is None)
-        if key not in self._constants:
-            graph, steps = self.model.graph, scale.steps
-            zero = np.broadcast_to(scale.zero_point, steps.shape)
-            self._constants[key] = (
-                new_constant(graph, f"{name}_scale", steps),
-                new_constant(
-                    graph, f"{name}_zero_point", zero.astype(self.target.activations.dtype)
-                ),
-            )
-        return self._constants[key]
+    def _parameters(self, name: str, near: Node) -> tuple[Constant, Constant]:
+        scale, zero = self.scales[name]
+        graph = near.graph
+        assert graph is not None
+        return (
+            new_constant(graph, f"{name}_scale", np.asarray(scale, np.float32)),
+            new_constant(
+                graph, f"{name}_zero_point", np.asarray(zero, self.target.activations.dtype)
+            ),
+        )
 
     def _weights(self, unit: Unit) -> tuple[gs.Tensor, np.ndarray]:
         """The weights of a unit, dequantized, and their scales."""
         assert unit.weight is not None
         weight = unit.node.inputs[unit.weight]
         axis = unit.channel_axis()
-        known = self.constants.get(unit.uid) or rounded(unit, self.scales)
+        known = self.constants.get(unit.uid) or rounded(weight.values, axis)
         steps, scale = known.steps, known.scale
         if unit.bias is not None and self.target.integer_bias:
             least = self._least(unit, scale)
             if (least > scale).any():
                 scale = np.maximum(scale, least)
-                steps = integers_of(migrated(unit, self.scales)[0], scale, axis)
+                steps = integers_of(weight.values, scale, axis)
         return self._dequantized(unit.node, weight.name, steps, scale, axis), scale
 
     def _least(self, unit: Unit, scale: np.ndarray) -> np.ndarray:
@@ -198,9 +178,9 @@ class Insertion:
     def _bias_values(self, unit: Unit) -> np.ndarray:
         assert unit.bias is not None
         known = self.constants.get(unit.uid)
-        bias = known.bias if known is not None else migrated(unit, self.scales)[1]
-        assert bias is not None
-        return bias
+        if known is not None and known.bias is not None:
+            return known.bias
+        return np.asarray(unit.node.inputs[unit.bias].values, np.float64).reshape(-1)
 
     def _bias(self, unit: Unit, weight_scales: np.ndarray) -> gs.Tensor:
         assert unit.bias is not None

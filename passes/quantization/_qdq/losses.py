@@ -25,10 +25,10 @@ from graphopt.numerics.streaming import MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
-from .scales import Scale
+from .insertion import Scale
 from .targets import Target
 from .units import Unit
-from .weights import Rounded
+from .weights import Rounded, rounded
 
 SATURATING = ("Softmax", "LogSoftmax", "Sigmoid")
 """Operators before which outputs are compared."""
@@ -99,16 +99,16 @@ class _Variants:
         near = producer(tensor) or self.order[0]
         graph = self.model.graph
         behind = 0.5 if producer(tensor) is not None else -0.5
-        zero = np.broadcast_to(scale.zero_point, scale.steps.shape)
-        parameters = [
-            new_constant(graph, "scale", scale.steps),
-            new_constant(graph, "zero", zero.astype(self.target.activations.dtype)),
-        ]
-        attrs: dict[str, object] = {} if scale.spread is None else {"axis": scale.axis}
-        read = tensor
+        values = (
+            new_constant(graph, "scale", np.asarray(scale.scale, np.float32)),
+            new_constant(
+                graph, "zero", np.asarray(scale.zero_point, self.target.activations.dtype)
+            ),
+        )
+        read, parameters = tensor, list(values)
         for op in ("QuantizeLinear", "DequantizeLinear"):
             made = new_tensor(graph, f"{tensor.name}/{op}")
-            insert(near, op, [read, *parameters], [made], dict(attrs)).order += behind
+            insert(near, op, [read, *parameters], [made]).order += behind
             read = made
         self._repeat({id(tensor): read}, rounding.key)
 
@@ -127,17 +127,24 @@ class _Variants:
         values = tensor.values
         if unit.kind == "movement" or values.dtype != np.float32:
             return tensor
-        known = self.constants.get(unit.uid)
         if place == unit.bias:
-            made = values if known is None or known.values_bias is None else known.values_bias
-        elif place == unit.weight:
-            made = values if known is None else known.values
+            bias = known.bias if (known := self.constants.get(unit.uid)) is not None else None
+            if bias is None:
+                return tensor
+            changed = bias.astype(np.float32).reshape(values.shape)
+            return new_constant(self.model.graph, tensor.name, changed)
+        if place == unit.weight:
+            axis = unit.channel_axis()
+            known = self.constants.get(unit.uid) or rounded(values, axis)
+            shape = [1] * values.ndim
+            if axis is not None:
+                shape[axis] = -1
+            made = known.steps * known.scale.reshape(shape)
         else:
             grid = self.target.activations
             own, zero = grid.parameters(values.min(), values.max(), self.target.symmetric)
             made = grid.dequantized(grid.quantized(values, own, zero), own, zero)
-        changed = made.reshape(values.shape).astype(np.float32)
-        return new_constant(self.model.graph, tensor.name, changed)
+        return new_constant(self.model.graph, tensor.name, made.astype(np.float32))
 
     def _repeat(self, seconds: dict[int, gs.Tensor], key: Key) -> None:
         """Compute all that depends on some tensors once more, from their second version."""
@@ -182,7 +189,7 @@ def measured_losses(
         units: of the model, whose constants are to be rounded, one unit at a time.
         target: whose grids they are.
         observe: gives statistics of tensors.
-        constants: weights as integers, by the number of the unit.
+        constants: weights as integers, by the number of the unit; others are rounded to the nearest.
 
     Returns:
         By the key of an activation, or the number of a unit; infinite for what cannot be measured.

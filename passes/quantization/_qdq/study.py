@@ -9,12 +9,9 @@ fastest choice rounds, for a higher price of losses chooses only parts of it.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import onnx_graphsurgeon as gs
 
 from graphopt.errors import NativeError, OutputError, printable
 from graphopt.ir.frames import Frame, UnprovenError
@@ -25,36 +22,21 @@ from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context
 
-from .calibration import (
-    CHANNELS,
-    COVERING,
-    METHODS,
-    Channels,
-    Histograms,
-    Method,
-    channel_axes,
-    channel_ranges,
-    histograms,
-    scales_of,
-)
+from .calibration import COVERING, METHODS, Histograms, Method, histograms, scales_of
 from .choice import Problem
-from .insertion import Insertion, Role
+from .insertion import Insertion, Role, Scale
 from .losses import Key, Rounding, measured_losses
-from .scales import Scale
 from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
 from .units import Unit, find_units, quantized_tensors
-from .weights import Rounded, fitted, rounded
+from .weights import Rounded, fitted
 
 OPSET = 13
 """The oldest that has QuantizeLinear with a scale for each channel."""
 
 REVISIONS = 2
 """Choices that are timed at most."""
-
-POSITIONS = 32
-"""Elements of a channel that lie together, below which a scale for each channel takes runtimes much longer."""
 
 LEAST = 4
 """Samples of a half below which ranges are judged on the samples that they come from."""
@@ -122,12 +104,11 @@ class Studying:
         forms = self._forms(units, scales)
         units = self._confirmed(units, forms)
         best = self._fastest(units, scales, forms)
-        chosen = [unit for unit in units if unit.uid in best]
-        channels = self._channels(chosen)
-        methods, losses = self._judged(chosen, known)
-        scales, _ = scales_of(units, known, self.target, methods, channels)
-        losses |= self._rounded(chosen, scales)
-        problem = self._table(chosen, forms).problem(losses)
+        rounded = [unit for unit in units if unit.uid in best]
+        self.constants = fitted(self.model, rounded, self.context.observe)
+        methods, losses = self._judged(rounded, known)
+        problem = self._table(rounded, forms).problem(losses)
+        scales, _ = scales_of(units, known, self.target, methods)
         seconds = (forms[0].profile.total, _of(forms, best)) if forms else None
         path = problem.path()
         return Study(units, scales, path, problem, self.refused, self.constants, seconds)
@@ -145,7 +126,7 @@ class Studying:
         self, units: Sequence[Unit], known: Histograms
     ) -> tuple[list[Unit], dict[str, Scale]]:
         """The units whose activations have grids."""
-        scales, why = scales_of(units, known, self.target, self._methods(known), {})
+        scales, why = scales_of(units, known, self.target, self._methods(known))
         found = []
         for unit in units:
             names = [t.name for t in (*unit.inputs, unit.output)]
@@ -161,27 +142,10 @@ class Studying:
         first = METHODS[0] if self.method == "auto" else self.method
         return dict.fromkeys(known, first)
 
-    def _channels(self, units: Sequence[Unit], samples: int | None = None) -> dict[str, Channels]:
-        """The ranges of the channels of activations, where a factor for each costs nothing."""
-        assert self.context.observe is not None
-        if self.method not in ("auto", CHANNELS) or not self.target.spreads:
-            return {}
-        observe = self.context.observe if samples is None else self.context.observe.first(samples)
-        axes = {n: a for n, a in channel_axes(units).items() if self._inner(n, a) >= POSITIONS}
-        return channel_ranges(self.model, axes, observe)
-
-    def _inner(self, name: str, axis: int) -> int:
-        """Elements of an activation that lie together in one channel; 0 where they are not known."""
-        try:
-            shape = self._frame.shape(self._by_name[name])
-        except UnprovenError:
-            return 0
-        return math.prod(shape[axis + 1 :]) if axis >= 0 else 1
-
     def _judged(
         self, units: Sequence[Unit], known: Histograms
     ) -> tuple[dict[str, Method], dict[Key, float]]:
-        """How the range of each activation is chosen, and what rounding it loses.
+        """How the range of each activation is chosen, and what each rounding loses.
 
         Where there is a choice, ranges are taken from the first half of the samples and losses measured on
         the second half too: a range that fits what was seen only would look too good otherwise.
@@ -191,22 +155,22 @@ class Studying:
         if not units:
             return methods, {}
         data = self.context.data
-        half: int | None = data.count("calibration") // 2 if data is not None else 0
-        if self.method == "auto" and half and half >= LEAST:
+        half = data.count("calibration") // 2 if data is not None else 0
+        if self.method == "auto" and half >= LEAST:
             known = histograms(self.model, units, self.context.observe.first(half))
-        else:
-            half = None
-        channels = self._channels(units, half)
         names = list(dict.fromkeys(t.name for t in quantized_tensors(units)))
-        wanted = {(name, methods[name]) for name in names}
+        losses = self._measured(units, {(name, methods[name]) for name in names}, known)
         if self.method == "auto":
-            wanted |= {(name, CHANNELS) for name in names if name in channels}
-        losses = self._measured(units, wanted, known, channels)
-        if self.method == "auto":
-            least = {n: min(losses.get((n, m), math.inf) for m in COVERING) for n in names}
-            others = {(n, m) for n in _dearest(least) for m in METHODS[1:]}
-            losses |= self._measured(units, others, known, channels)
-            methods |= {name: _best(name, losses) for name in names}
+            doubtful = _dearest({name: losses.get((name, METHODS[0]), 0.0) for name in names})
+            others = {(name, method) for name in doubtful for method in METHODS[1:]}
+            losses |= self._measured((), others, known, units)
+            for name in doubtful:
+                methods[name] = min(
+                    METHODS,
+                    key=lambda method: (
+                        losses.get((name, method), math.inf) * (1.0 if method in COVERING else RISK)
+                    ),
+                )
         for name in names:
             losses[name] = losses.get((name, methods[name]), 0.0)
         return methods, losses
@@ -216,31 +180,27 @@ class Studying:
         units: Sequence[Unit],
         wanted: Collection[tuple[str, Method]],
         known: Histograms,
-        channels: Mapping[str, Channels],
+        around: Sequence[Unit] | None = None,
     ) -> dict[Key, float]:
-        """The losses of activations with ranges chosen in some ways."""
+        """The losses of activations with ranges chosen in some ways, and of the constants of units."""
         assert self.context.observe is not None
         roundings = []
-        for method in (*METHODS, CHANNELS):
+        for method in METHODS:
             names = {name for name, way in wanted if way == method}
-            ways = dict.fromkeys(known, method)
-            scales, _ = scales_of(units, known, self.target, ways, channels)
+            chosen = dict.fromkeys(known, method)
+            scales, _ = scales_of(units if around is None else around, known, self.target, chosen)
             roundings += [
                 Rounding((name, method), name, scales[name])
                 for name in sorted(names & scales.keys())
             ]
         return measured_losses(
-            self.model, self.facts, roundings, (), self.target, self.context.observe, {}
-        )
-
-    def _rounded(self, units: Sequence[Unit], scales: Mapping[str, Scale]) -> dict[Key, float]:
-        """Fit the weights of units to the integers, and what rounding the constants of each loses."""
-        assert self.context.observe is not None
-        weighted = [unit for unit in units if unit.weight is not None]
-        self.constants = {unit.uid: rounded(unit, scales) for unit in weighted}
-        self.constants |= fitted(self.model, weighted, scales, self.context.observe)
-        return measured_losses(
-            self.model, self.facts, (), units, self.target, self.context.observe, self.constants
+            self.model,
+            self.facts,
+            roundings,
+            units,
+            self.target,
+            self.context.observe,
+            self.constants,
         )
 
     def _forms(self, units: Sequence[Unit], scales: Mapping[str, Scale]) -> list[Form]:
@@ -316,34 +276,18 @@ class Studying:
     def _table(self, units: Sequence[Unit], forms: Sequence[Form]) -> Table:
         return Table(units, forms, self._elements())
 
-    @functools.cached_property
-    def _frame(self) -> Frame:
-        return Frame.of(self.model, self.facts, self.context.sizes)
-
-    @functools.cached_property
-    def _by_name(self) -> dict[str, gs.Tensor]:
-        nodes = self.model.graph.nodes
-        return {t.name: t for node in nodes for t in (*node.inputs, *node.outputs)}
-
     def _elements(self) -> dict[str, int]:
         """Elements of activations, by name, as far as they are proven."""
+        frame = Frame.of(self.model, self.facts, self.context.sizes)
         found = {}
         for node in self.model.graph.nodes:
             for tensor in (*node.inputs, *node.outputs):
                 if tensor.name and not isinstance(tensor, Constant) and tensor.name not in found:
                     try:
-                        found[tensor.name] = math.prod(self._frame.shape(tensor))
+                        found[tensor.name] = math.prod(frame.shape(tensor))
                     except UnprovenError:
                         continue
         return found
-
-
-def _best(name: str, losses: Mapping[Key, float]) -> Method:
-    """The way to choose a range that loses least; one that leaves out what was seen must lose much less."""
-    return min(
-        (*METHODS, CHANNELS),
-        key=lambda way: losses.get((name, way), math.inf) * (1.0 if way in COVERING else RISK),
-    )
 
 
 def _dearest(losses: Mapping[str, float]) -> list[str]:

@@ -51,7 +51,6 @@ class Target:
         movement: operators that only move or choose elements; input and output share one scale.
         integer_bias: whether the bias is stored as int32.
         quantizes_output: whether what a linear operator computes is quantized, and not only what it reads.
-        spreads: whether an activation may have a factor for each channel, where floats become integers.
         timed: whether the machine at hand can say what pays.
     """
 
@@ -63,14 +62,13 @@ class Target:
     movement: tuple[str, ...] = MOVEMENT
     integer_bias: bool = True
     quantizes_output: bool = True
-    spreads: bool = False
     timed: bool = False
 
 
 TARGETS: dict[str, Target] = {
     target.name: target
     for target in (
-        Target("ort-cpu", spreads=True, timed=True),
+        Target("ort-cpu", timed=True),
         Target(
             "tensorrt",
             INT8,

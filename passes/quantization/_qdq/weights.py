@@ -10,7 +10,7 @@ Correcting the bias: Nagel et al., "Data-free quantization through weight equali
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,6 @@ from graphopt.runtime.observing import Request
 
 from ...pruning._fitting.layers import Layer, layer_of
 from ...pruning._portions import HELD_BYTES, portions
-from .scales import Scale
 from .units import Unit
 
 GRID = AffineGrid(-127, 127)
@@ -33,32 +32,25 @@ GRID = AffineGrid(-127, 127)
 
 @dataclass(frozen=True)
 class Rounded:
-    """The weights of a unit as integers, in terms of x / r and y / r where activations have a spread r.
+    """The weights of a unit as integers.
 
     Attributes:
         steps: int8, of the shape of the weights.
         scale: float32, a scalar or one for each channel.
         bias: float64, of shape ``(channels,)``; None where there is none.
-        values: the weights that the integers stand for, in terms of x and y; float32.
-        values_bias: the bias in these terms.
     """
 
     steps: np.ndarray
     scale: np.ndarray
-    bias: np.ndarray | None
-    values: np.ndarray
-    values_bias: np.ndarray | None
+    bias: np.ndarray | None = None
 
 
-def fitted(
-    model: Model, units: Sequence[Unit], scales: Mapping[str, Scale], observe: Observe
-) -> dict[int, Rounded]:
+def fitted(model: Model, units: Sequence[Unit], observe: Observe) -> dict[int, Rounded]:
     """The weights of units fitted to what the units read on the calibration data.
 
     Args:
         model: that the units are of; not changed.
         units: any; those that are no layers with one scale for each output are left out.
-        scales: of activations, by name.
         observe: gives statistics of tensors.
 
     Returns:
@@ -67,7 +59,7 @@ def fitted(
     layers = [(unit, layer) for unit in units if (layer := _layer(unit)) is not None]
     found: dict[int, Rounded] = {}
     for portion in portions(layers, lambda entry: _nbytes(entry[1]), HELD_BYTES):
-        found.update(_fitted(model, portion, scales, observe))
+        found.update(_fitted(model, portion, observe))
     return found
 
 
@@ -95,10 +87,7 @@ def _nbytes(layer: Layer) -> int:
 
 
 def _fitted(
-    model: Model,
-    portion: Sequence[tuple[Unit, Layer]],
-    scales: Mapping[str, Scale],
-    observe: Observe,
+    model: Model, portion: Sequence[tuple[Unit, Layer]], observe: Observe
 ) -> Iterator[tuple[int, Rounded]]:
     asked = {}
     for unit, layer in portion:
@@ -109,98 +98,27 @@ def _fitted(
     for unit, layer in portion:
         gram = answers[asked[unit.uid]].value
         if gram is not None and gram.rows and np.isfinite(gram.second).all():
-            yield unit.uid, _rounded(unit, layer, gram, scales)
+            yield unit.uid, _rounded(unit, layer, gram)
 
 
-def _rounded(unit: Unit, layer: Layer, gram: Gram, scales: Mapping[str, Scale]) -> Rounded:
-    weights, bias = migrated(unit, scales)
-    matrices = layer.as_matrices(weights)
+def _rounded(unit: Unit, layer: Layer, gram: Gram) -> Rounded:
+    matrices = layer.matrices()
     groups, features, outputs = matrices.shape
-    scale = weight_scale(weights, unit.channel_axis())
-    shaped = scale.reshape(groups, 1, outputs)
-    spread = _spread(unit.inputs[0].name, scales)
-    by_feature = (
-        np.ones(groups * features) if spread is None else _by_feature(spread, layer, features)
-    )
+    scale = weight_scale(layer.weight.values, unit.channel_axis())
+    scales = scale.reshape(groups, 1, outputs)
+    centred = unit.bias is not None
     blocks = [
-        (
-            rows,
-            (gram.covariance(n) if bias is not None else gram.product(n) / gram.rows)
-            / np.outer(by_feature[rows], by_feature[rows]),
-        )
-        for n, rows in enumerate(gram.blocks)
+        (rows, gram.covariance(number) if centred else gram.product(number) / gram.rows)
+        for number, rows in enumerate(gram.blocks)
     ]
-    steps = rounded_to_fit(matrices, shaped, np.zeros_like(shaped, np.int32), GRID, blocks)
-    if bias is not None:
-        gap = matrices - GRID.dequantized(steps, shaped, np.int32(0))
-        mean = (gram.mean.reshape(-1) / by_feature).reshape(groups, features)
-        bias = bias + np.einsum("gf,gfo->go", mean, gap).reshape(-1)
-    return _told(unit, layer.as_stored(steps).astype(np.int8), scale, bias, scales)
-
-
-def _by_feature(spread: np.ndarray, layer: Layer, features: int) -> np.ndarray:
-    """The factor of each feature: of each position of the kernel that of its channel."""
-    kernel = layer.groups * features // spread.size
-    return np.repeat(spread.astype(np.float64), kernel)
-
-
-def rounded(unit: Unit, scales: Mapping[str, Scale]) -> Rounded:
-    """The weights of a unit rounded to the nearest, on scales that cover them."""
-    weights, bias = migrated(unit, scales)
-    scale = weight_scale(weights, unit.channel_axis())
-    return _told(unit, integers_of(weights, scale, unit.channel_axis()), scale, bias, scales)
-
-
-def _told(
-    unit: Unit,
-    steps: np.ndarray,
-    scale: np.ndarray,
-    bias: np.ndarray | None,
-    scales: Mapping[str, Scale],
-) -> Rounded:
-    shape = [1] * steps.ndim
-    axis = unit.channel_axis()
-    if axis is not None:
-        shape[axis] = -1
-    into, out = _factors(unit, scales)
-    values = steps * scale.reshape(shape) * out / into
-    told = None if bias is None else bias * out.reshape(-1)
-    return Rounded(steps, scale, bias, values.astype(np.float32), told)
-
-
-def migrated(unit: Unit, scales: Mapping[str, Scale]) -> tuple[np.ndarray, np.ndarray | None]:
-    """The weights of a unit, and its bias, in terms of x / r and y / r; float64."""
-    assert unit.weight is not None
-    into, out = _factors(unit, scales)
-    weights = unit.node.inputs[unit.weight].values.astype(np.float64) * into / out
+    steps = rounded_to_fit(matrices, scales, np.zeros_like(scales, np.int32), GRID, blocks)
+    stored = layer.as_stored(steps).astype(np.int8)
     if unit.bias is None:
-        return weights, None
+        return Rounded(stored, scale)
+    gap = matrices - GRID.dequantized(steps, scales, np.int32(0))
+    shift = np.einsum("gf,gfo->go", gram.mean.reshape(groups, features), gap)
     bias = unit.node.inputs[unit.bias].values.astype(np.float64).reshape(-1)
-    return weights, bias / out.reshape(-1)
-
-
-def _spread(name: str, scales: Mapping[str, Scale]) -> np.ndarray | None:
-    scale = scales.get(name)
-    return None if scale is None else scale.spread
-
-
-def _factors(unit: Unit, scales: Mapping[str, Scale]) -> tuple[np.ndarray, np.ndarray]:
-    """What weights are multiplied by for what they read, and divided by for what they give."""
-    assert unit.weight is not None
-    shape = unit.node.inputs[unit.weight].shape
-    ones = np.ones([1] * len(shape))
-    read = _spread(unit.inputs[0].name, scales) if unit.weight == 1 else None
-    made = None if unit.gives_floats else _spread(unit.output.name, scales)
-    out = ones if made is None else made.astype(np.float64).reshape(-1, *[1] * (len(shape) - 1))
-    if read is None:
-        return ones, out
-    into = read.astype(np.float64)
-    if unit.node.op == "Conv":
-        groups = int(unit.node.attrs.get("group", 1))
-        each = np.repeat(into.reshape(groups, -1), shape[0] // groups, axis=0)
-        return each.reshape(*each.shape, *[1] * (len(shape) - 2)), out
-    across = unit.node.op == "Gemm" and bool(unit.node.attrs.get("transB", 0))
-    return into.reshape(1, -1) if across else into.reshape(-1, 1), out
+    return Rounded(stored, scale, bias + shift.reshape(-1))
 
 
 def weight_scale(values: np.ndarray, axis: int | None) -> np.ndarray:
@@ -217,3 +135,9 @@ def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.n
         shape[axis] = -1
     steps = GRID.quantized(values, scale.reshape(shape), np.zeros((), np.int8))
     return steps.astype(np.int8)
+
+
+def rounded(values: np.ndarray, axis: int | None) -> Rounded:
+    """Weights rounded to the nearest, on scales that cover them."""
+    scale = weight_scale(values, axis)
+    return Rounded(integers_of(values, scale, axis), scale)
