@@ -39,6 +39,7 @@ class Recorded(NamedTuple):
     runs: list[dict[tuple[str, str], int]]
     plain: list[float]
 
+
 _TYPES = {"float": "f4", "double": "f8", "float16": "f2", "bool": "?"} | {
     f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
 }

@@ -32,7 +32,7 @@ class Observer:
         cache: where statistics are kept between calls.
         progress: told in words what is going on.
         how: ``provider``, ``threads`` and ``seconds`` of a run; see ``observe_each``.
-        part: gives the batches of so many samples from the start of the data; None where they are all there is.
+        part: gives the batches of so many samples from the start of the data; None for all of it.
     """
 
     native: Native

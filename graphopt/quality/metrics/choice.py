@@ -25,7 +25,8 @@ from graphopt.quality.metrics.noise import SQNR, WorstDifference
 from graphopt.quality.metrics.outputs import as_numbers, is_float, is_text, listed, shown, tensors
 from graphopt.quality.metrics.parsing import parse_metric
 from graphopt.quality.metrics.readings import Reading, readings
-from graphopt.quality.metrics.scores import class_scores
+from graphopt.quality.metrics.scores import PROBABILITY, class_scores, thresholds
+from graphopt.quality.metrics.variation import TotalVariation, is_distribution
 
 LOSSES_TO_TELL = 6.0
 """Samples times the largest drop from which agreement is taken. Below 3 not even a perfect candidate is
@@ -63,7 +64,7 @@ def choose_metric(
     """
     outputs_example = tensors(outputs_example)
     if labels_example is None:
-        text, why = _fidelity(samples, outputs_example, max_drop, size)
+        text, why = _fidelity(model, samples, outputs_example, max_drop, size)
         return parse_metric(text, model), why
     for form in readings(model, labels_example, outputs_example):
         fitting = [
@@ -110,7 +111,7 @@ def _unless_own(
 
 
 def _fidelity(
-    samples: int, outputs: Outputs, max_drop: float | None, size: int | None
+    model: Model, samples: int, outputs: Outputs, max_drop: float | None, size: int | None
 ) -> tuple[str, str]:
     floats = {name: array for name, array in outputs.items() if is_float(array)}
     if not floats:
@@ -127,6 +128,10 @@ def _fidelity(
         if max_drop is None or samples * max_drop >= LOSSES_TO_TELL:
             return f"agreement{where}", "no labels; the outputs are scores of classes"
         why_not = f", and {samples} samples are too few to prove so small a drop of agreement"
+    likely = _probabilities(model, floats)
+    if likely:
+        at = f"@{likely[0]}" if len(likely) == 1 else ""
+        return f"tv{at}", f"no labels{why_not}; the outputs are probabilities"
     if any(array.size <= (len(array) if array.ndim else 1) for array in floats.values()):
         why = (
             f"no labels; an output is one number per sample; signal and noise are compared{several}"
@@ -137,6 +142,25 @@ def _fidelity(
 
 def _scores(array: np.ndarray, size: int | None) -> np.ndarray | None:
     return class_scores(array, (len(array) if array.ndim else 1) if size is None else size)
+
+
+def _probabilities(model: Model, floats: Outputs) -> list[str]:
+    """The outputs that are probabilities, where all are: by what the graph tells of them, and in sight.
+
+    States, which a caller gives back at the next run, are no answers: outputs of the shape that an input
+    declares in numbers.
+    """
+    declared = {tuple(t.shape) for t in model.graph.inputs if t.shape is not None}
+    answers = [name for name, array in floats.items() if array.shape not in declared]
+    known = thresholds(model)
+    metric = TotalVariation()
+    for name in answers:
+        array = floats[name]
+        if not (is_distribution(array) or known.get(name) == PROBABILITY):
+            return []
+        if not metric.fits(array, len(array) if array.ndim else 1):
+            return []
+    return answers
 
 
 def _predict_classes(floats: Outputs, size: int | None) -> bool:
@@ -156,7 +180,7 @@ def fidelity_metrics(model_outputs_example: Outputs, size: int | None = None) ->
 
     Returns:
         Metrics bound to one output each: agreement where it has the form of scores of classes, cosine, sqnr,
-        worst, and kl where it holds probabilities; equal for integers and booleans; none for strings.
+        worst, and kl and tv where it holds probabilities; equal for integers and booleans; none for strings.
     """
     return list(
         chain(*(_of_output(name, a, size) for name, a in tensors(model_outputs_example).items()))
@@ -175,5 +199,5 @@ def _of_output(name: str, array: np.ndarray, size: int | None) -> list[Metric]:
     if _scores(array, size) is not None:
         found.insert(0, Agreement(output=name))
     if array.ndim > 1 and array.shape[-1] > 1 and are_probabilities(as_numbers(array)):
-        found.append(KL(output=name))
+        found += [KL(output=name), TotalVariation(output=name)]
     return found

@@ -31,6 +31,7 @@ from graphopt.quality.metrics.regression import MAE, MSE
 from graphopt.quality.metrics.scores import thresholds
 from graphopt.quality.metrics.sequences import CER, WER, WordAccuracy
 from graphopt.quality.metrics.transcripts import Spelling
+from graphopt.quality.metrics.variation import TotalVariation
 
 FUNCTION = re.compile(
     r"(?P<where>[^\W\d]\w*(?:\.[^\W\d]\w*)*|.+\.py):(?P<name>[^\W\d]\w*)(?P<rest>(?:,.*)?)",
@@ -121,6 +122,7 @@ KINDS: dict[str, Kind] = {
     "sqnr": Kind(SQNR, {}),
     "top1": Kind(Top1, _CLASS),
     "topk": Kind(TopK, {"k": _whole(1, "a whole number from 1"), "classes": _distinct}),
+    "tv": Kind(TotalVariation, {}),
     "wer": Kind(WER, _SPELLING),
     "word-accuracy": Kind(WordAccuracy, _SPELLING),
     "worst": Kind(WorstDifference, {}),

@@ -41,6 +41,9 @@ LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
 CARRYING = MOVING | {"Cast", "QuantizeLinear", "DequantizeLinear"}
 """Operators that carry a probability on as a probability."""
 
+PROBABILITY = 0.5
+"""The threshold of what is a probability."""
+
 MAX_STEPS = 16
 """Nodes that are looked at behind an output."""
 
@@ -160,7 +163,7 @@ def _threshold(tensor: gs.Tensor) -> float | None:
         if node.op in LINEAR:
             return 0.0
         if RANGES.get(node.op) == UNIT and not biased:
-            return 0.5
+            return PROBABILITY
         if node.op == "Add":
             summands = [t for t in node.inputs if not isinstance(t, Constant)]
             if len(summands) != 1:

@@ -112,7 +112,7 @@ class Layer:
         kernel, outputs = math.prod(shape[2:]), matrices.shape[-1]
         stacked = matrices.reshape(self.groups, -1, kernel, outputs)
         order = (0, 3, 1, 2) if self.node.op == "Conv" else (0, 1, 3, 2)
-        return stacked.transpose(order).reshape(shape)
+        return np.asarray(stacked.transpose(order).reshape(shape))
 
     @property
     def takes_bias(self) -> bool:

@@ -35,9 +35,6 @@ Method = Literal["auto", "minmax", "wide", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "wide", "mse", "percentile", "entropy")
 """The ways to choose a range, first the one that is taken where nothing speaks for another."""
 
-COVERING: tuple[Method, ...] = ("minmax", "wide")
-"""Those that leave out nothing that was seen."""
-
 WIDER = 1.25
 """How much further a wide range reaches."""
 

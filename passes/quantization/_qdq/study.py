@@ -22,7 +22,7 @@ from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context
 
-from .calibration import COVERING, METHODS, Histograms, Method, histograms, scales_of
+from .calibration import METHODS, Histograms, Method, histograms, scales_of
 from .choice import Problem
 from .insertion import Insertion, Role, Scale
 from .losses import Key, Rounding, measured_losses
@@ -44,8 +44,11 @@ LEAST = 4
 DOUBTFUL = 0.95
 """The share of all losses whose activations have several ranges tried."""
 
-RISK = 1.5
-"""How many times less a range must lose that leaves out what was seen: other data may bring more of it."""
+RISK: Mapping[Method, float] = {"wide": 1.0, "minmax": 1.2}
+"""How many times more a range counts to lose than was measured: other data reaches further than what was seen.
+``CLIPPING`` for ranges that leave out even that."""
+
+CLIPPING = 1.5
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ class Studying:
                 methods[name] = min(
                     METHODS,
                     key=lambda method: (
-                        losses.get((name, method), math.inf) * (1.0 if method in COVERING else RISK)
+                        losses.get((name, method), math.inf) * RISK.get(method, CLIPPING)
                     ),
                 )
         for name in names:

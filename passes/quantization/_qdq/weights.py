@@ -71,7 +71,7 @@ def _layer(unit: Unit) -> Layer | None:
 
 
 def _width(layer: Layer) -> int:
-    return layer.weight.values.size // layer.weight.shape[layer.output_axis] * layer.groups
+    return int(layer.weight.values.size // layer.weight.shape[layer.output_axis] * layer.groups)
 
 
 def _blocks(layer: Layer) -> Blocks:

@@ -1,0 +1,86 @@
+"""Second moments of what layers read, a few layers at a time.
+
+The moments of F features take 8 F^2 bytes. A layer whose moments would take more than is held together has
+them in blocks of consecutive features, and what connects features of different blocks is not looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from graphopt.ir.model import Model
+from graphopt.numerics.streaming import Gram, GramSpec
+from graphopt.pass_base import Observe
+from graphopt.runtime.observing import Answer, Request
+
+from ..pruning._fitting.layers import Layer
+from ..pruning._portions import HELD_BYTES, portions
+
+
+class Moments(NamedTuple):
+    """Second moments, E[x x^T].
+
+    Attributes:
+        blocks: the numbers of features, counted through all groups, and their moments, float64.
+        second: the diagonal, E[x^2], of shape ``(groups * features,)``.
+    """
+
+    blocks: list[tuple[np.ndarray, np.ndarray]]
+    second: np.ndarray
+
+    def energy(self, matrices: np.ndarray) -> float:
+        """The mean of the squared outputs of a layer with such weights.
+
+        Args:
+            matrices: of shape ``(groups, features, outputs)``.
+        """
+        rows = matrices.reshape(-1, matrices.shape[-1])
+        parts = (float(np.vdot(rows[own], gram @ rows[own])) for own, gram in self.blocks)
+        return sum(parts, 0.0)
+
+
+def moments_of(layers: Sequence[Layer], model: Model, observe: Observe) -> Iterator[Moments | str]:
+    """The moments of what each layer reads, in their order, or why there are none.
+
+    Args:
+        layers: of the main graph of ``model``.
+        model: to run.
+        observe: gives statistics of its tensors.
+    """
+    for portion in portions(layers, _nbytes, HELD_BYTES):
+        asked = [Request(layer.node.inputs[0].name, _spec(layer, observe)) for layer in portion]
+        answers = observe(model, asked)
+        for request in asked:
+            yield _moments(answers[request])
+
+
+def _moments(answer: Answer[Gram]) -> Moments | str:
+    gram = answer.value
+    if gram is None or not gram.rows:
+        return answer.why or "it reads no finite numbers"
+    second = gram.second
+    if not np.isfinite(second).all():
+        return "what it reads is not finite"
+    blocks = [(rows, gram.product(n) / gram.rows) for n, rows in enumerate(gram.blocks)]
+    return Moments(blocks, second)
+
+
+def _spec(layer: Layer, observe: Observe) -> GramSpec:
+    width = _width(layer)
+    most = max(HELD_BYTES // (8 * layer.groups * width), 1)
+    return GramSpec(layer.rows, most if most < width else None, observe.sampling(width))
+
+
+def _nbytes(layer: Layer) -> int:
+    return min(8 * layer.groups * _width(layer) ** 2, HELD_BYTES)
+
+
+def _width(layer: Layer) -> int:
+    """Features of a group."""
+    shape = layer.weight.shape
+    groups = layer.groups if layer.node.op == "ConvTranspose" else 1
+    return int(math.prod(shape) // (shape[layer.output_axis] * groups))

@@ -1,0 +1,149 @@
+"""Weights as integers of a grid: which scales, and how each weight is rounded.
+
+Scales are those of the least squared error among a few (``numerics.grids.fitted_parameters``), each error
+counting by E[x^2] of what the weight is multiplied with, where that is known. Weights go to the nearest
+integers, or to those that change the output of their layer least (``numerics.rounding``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphopt.numerics.grids import AffineGrid, fitted_parameters
+from graphopt.numerics.rounding import rounded_to_fit
+
+from ..pruning._fitting.layers import Layer
+from ._layer_moments import Moments
+from ._weight_places import Layout, Place
+
+SLICE = 1 << 17
+"""Elements for which scales are fitted together, so that they stay within a processor's cache."""
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A weight on a grid.
+
+    Attributes:
+        layout: which elements share a scale.
+        grid: the integers.
+        steps: they, of ``grid.dtype`` and the weight's shape.
+        scale: of the weight's type, positive, of the layout's cut shape with shared axes of size 1.
+        zero_point: int32, likewise; all 0 on a symmetric grid.
+    """
+
+    layout: Layout
+    grid: AffineGrid
+    steps: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+
+    def values(self) -> np.ndarray:
+        """The numbers that the integers stand for, float32 of the weight's shape."""
+        scale, zero = (self.layout.spread(part) for part in (self.scale, self.zero_point))
+        return self.grid.dequantized(self.steps, scale, zero)
+
+
+def nearest(
+    place: Place, layout: Layout, grid: AffineGrid, moments: Moments | None = None
+) -> Integers:
+    """Every weight as the nearest integer.
+
+    Args:
+        place: the weight.
+        layout: which elements share a scale.
+        grid: with a sign for a zero point of 0, without one for any.
+        moments: of what its layer reads; scales are then chosen by it.
+    """
+    cut, counts = layout.cut(_values(place)), _importance(place, layout, moments)
+    steps = np.empty(cut.shape, grid.dtype)
+    parts = []
+    for own in _slices(layout):
+        scale, zero = fitted_parameters(
+            cut[own], grid, layout.shared, grid.low < 0, 1.0 if counts is None else counts[own]
+        )
+        scale = _stored(scale, place.weight.dtype)
+        steps[own] = grid.quantized(cut[own], scale, zero)
+        parts.append((scale, zero))
+    scale, zero = (np.concatenate(each, _sliced(layout) or 0) for each in zip(*parts, strict=True))
+    return Integers(layout, grid, layout.joined(steps), scale, zero)
+
+
+def fitted_to_outputs(place: Place, layout: Layout, grid: AffineGrid, moments: Moments) -> Integers:
+    """Every weight as the integer with which the output of its layer changes least; see ``nearest``."""
+    start = nearest(place, layout, grid, moments)
+    layer = _layer(place)
+    matrices, scale, zero = (
+        layer.as_matrices(part)
+        for part in (_values(place), layout.spread(start.scale), layout.spread(start.zero_point))
+    )
+    groups, features, _ = matrices.shape
+    blocks = moments.blocks
+    whole = len(blocks) == groups and all(len(rows) == features for rows, _ in blocks)
+    gram = np.stack([matrix for _, matrix in blocks]) if whole else blocks
+    found = rounded_to_fit(matrices, scale, zero, grid, gram)
+    return replace(start, steps=np.ascontiguousarray(layer.as_stored(found)))
+
+
+def loss_of(found: Integers, place: Place, moments: Moments | None) -> float:
+    """What a weight loses as a share.
+
+    Args:
+        found: the weight as integers.
+        place: the weight.
+        moments: of what its layer reads: a share of the squares of its outputs; None: of the weights.
+    """
+    values = _values(place)
+    gap = found.values() - values
+    if moments is None:
+        lost, whole = (float(np.square(part, dtype=np.float64).sum()) for part in (gap, values))
+    else:
+        layer = _layer(place)
+        lost, whole = (
+            moments.energy(layer.as_matrices(part.astype(np.float64))) for part in (gap, values)
+        )
+    return max(lost, 0.0) / whole if whole > 0 else 0.0
+
+
+def _values(place: Place) -> np.ndarray:
+    return np.asarray(place.weight.values, np.float32)
+
+
+def _layer(place: Place) -> Layer:
+    found = place.layer()
+    assert isinstance(found, Layer)
+    return found
+
+
+def _stored(scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Scales in the weight's type, still positive."""
+    return np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_subnormal)
+
+
+def _importance(place: Place, layout: Layout, moments: Moments | None) -> np.ndarray | None:
+    """E[x^2] of what each weight is multiplied with, in the cut shape; None where it is not known."""
+    if moments is None or not moments.second.any():
+        return None
+    layer = _layer(place)
+    shape = layer.as_matrices(_values(place)).shape
+    second = moments.second.reshape(shape[0], shape[1], 1)
+    return layout.cut(layer.as_stored(np.broadcast_to(second, shape)))
+
+
+def _sliced(layout: Layout) -> int | None:
+    """The axis along which scales can be fitted slice by slice; None where there is none."""
+    own = [n for n in range(len(layout.cut_shape)) if n not in layout.shared]
+    return max(own, key=lambda n: layout.cut_shape[n]) if own else None
+
+
+def _slices(layout: Layout) -> Iterator[tuple[slice, ...]]:
+    axis, shape = _sliced(layout), layout.cut_shape
+    if axis is None:
+        yield (slice(None),)
+        return
+    step = max(SLICE * shape[axis] // max(int(np.prod(shape)), 1), 1)
+    for start in range(0, shape[axis], step):
+        yield (*[slice(None)] * axis, slice(start, start + step))
