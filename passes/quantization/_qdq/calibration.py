@@ -1,11 +1,10 @@
 """Where the grid of every activation lies: ranges of what the calibration data gives.
 
     minmax          the smallest and the largest element: the dynamic range
-    wide            a quarter more on both sides: room for what other data brings
     percentile      all but one in ten thousand
     entropy         least Kullback-Leibler divergence of the rounded histogram
     mse             least squared error of rounding and clipping
-    auto            of all these the one that loses least at the model's outputs: see ``study``
+    auto            the part of the dynamic range that loses least at the model's outputs: see ``clipping``
 
 An operator that only moves elements gives them on the grid it reads them on. Behind an absorbed Relu or Clip
 the grid ends within its bounds, or the runtime could not leave the activation out.
@@ -30,13 +29,10 @@ from .insertion import Scale
 from .targets import Target
 from .units import Unit, bounds
 
-Method = Literal["auto", "minmax", "wide", "percentile", "entropy", "mse"]
+Method = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
-METHODS: tuple[Method, ...] = ("minmax", "wide", "mse", "percentile", "entropy")
-"""The ways to choose a range, first the one that is taken where nothing speaks for another."""
-
-WIDER = 1.25
-"""How much further a wide range reaches."""
+Way = Method | float
+"""How a range is chosen: by a method, or as a part of the covering range."""
 
 BINS = 2048
 """Of a histogram."""
@@ -68,7 +64,7 @@ def scales_of(
     units: Sequence[Unit],
     known: Histograms,
     target: Target,
-    methods: Mapping[str, Method],
+    ways: Mapping[str, Way],
 ) -> tuple[dict[str, Scale], dict[str, str]]:
     """The grid of every activation of some units.
 
@@ -76,7 +72,7 @@ def scales_of(
         units: in topological order.
         known: their distributions.
         target: its grid.
-        methods: how ranges are chosen, by name; ``METHODS[0]`` for others.
+        ways: how ranges are chosen, by name; those of others cover all that was seen.
 
     Returns:
         Scales by name, and the reasons by name where there is none.
@@ -85,11 +81,11 @@ def scales_of(
     refused: dict[str, str] = {}
     for unit in units:
         for tensor in unit.inputs:
-            _place(tensor.name, (-math.inf, math.inf), known, target, methods, found, refused)
+            _place(tensor.name, (-math.inf, math.inf), known, target, ways, found, refused)
         if unit.kind == "movement" and unit.inputs[0].name in found:
             found[unit.output.name] = found[unit.inputs[0].name]
         else:
-            _place(unit.output.name, bounds(unit), known, target, methods, found, refused)
+            _place(unit.output.name, bounds(unit), known, target, ways, found, refused)
     return found, refused
 
 
@@ -98,7 +94,7 @@ def _place(
     limits: tuple[float, float],
     known: Histograms,
     target: Target,
-    methods: Mapping[str, Method],
+    ways: Mapping[str, Way],
     found: dict[str, Scale],
     refused: dict[str, str],
 ) -> None:
@@ -108,29 +104,20 @@ def _place(
     if isinstance(histogram, str):
         refused[name] = histogram
         return
-    found[name] = scale_of(histogram, limits, target, methods.get(name, METHODS[0]))
+    found[name] = scale_of(histogram, limits, target, ways.get(name, 1.0))
 
 
-def scale_of(
-    histogram: Histogram, limits: tuple[float, float], target: Target, method: Method
-) -> Scale:
+def scale_of(histogram: Histogram, limits: tuple[float, float], target: Target, way: Way) -> Scale:
     """The grid of one activation.
 
     Args:
         histogram: its distribution.
         limits: between which its elements lie for certain.
         target: whose grid it is.
-        method: how the range is chosen.
+        way: how the range is chosen.
     """
     grid, symmetric = target.activations, target.symmetric
-    ways: dict[str, Callable[[], tuple[float, float]]] = {
-        "minmax": lambda: ranges.covering(histogram),
-        "wide": lambda: (WIDER * histogram.minimum, WIDER * histogram.maximum),
-        "percentile": lambda: ranges.percentile(histogram),
-        "entropy": lambda: ranges.entropy(histogram, grid, symmetric),
-        "mse": lambda: ranges.least_squares(histogram, grid, symmetric),
-    }
-    low, high = ways[method]()
+    low, high = _range(histogram, target, way)
     low, high = max(low, limits[0]), min(high, limits[1])
     scale, zero = grid.parameters(low, high, symmetric)
     above, below = (grid.high - zero) * scale, (grid.low - zero) * scale
@@ -141,3 +128,15 @@ def scale_of(
     if excess > 1.0:
         scale = np.nextafter(np.float32(scale / excess), np.float32(0))
     return Scale(np.asarray(scale, np.float32), np.asarray(zero))
+
+
+def _range(histogram: Histogram, target: Target, way: Way) -> tuple[float, float]:
+    grid, symmetric = target.activations, target.symmetric
+    if isinstance(way, float):
+        return way * histogram.minimum, way * histogram.maximum
+    methods: dict[str, Callable[[], tuple[float, float]]] = {
+        "percentile": lambda: ranges.percentile(histogram),
+        "entropy": lambda: ranges.entropy(histogram, grid, symmetric),
+        "mse": lambda: ranges.least_squares(histogram, grid, symmetric),
+    }
+    return methods.get(way, lambda: ranges.covering(histogram))()

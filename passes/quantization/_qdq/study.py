@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graphopt.errors import NativeError, OutputError, printable
 from graphopt.ir.frames import Frame, UnprovenError
@@ -22,14 +22,15 @@ from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context
 
-from .calibration import METHODS, Histograms, Method, histograms, scales_of
+from .calibration import Histograms, Method, Way, histograms, scales_of
 from .choice import Problem
+from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
-from .losses import Key, Rounding, measured_losses
+from .losses import Key, measured_losses
 from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
-from .units import Unit, find_units, quantized_tensors
+from .units import Unit, find_units
 from .weights import Rounded, fitted
 
 OPSET = 13
@@ -40,15 +41,6 @@ REVISIONS = 2
 
 LEAST = 4
 """Samples of a half below which ranges are judged on the samples that they come from."""
-
-DOUBTFUL = 0.95
-"""The share of all losses whose activations have several ranges tried."""
-
-RISK: Mapping[Method, float] = {"wide": 1.0, "minmax": 1.2}
-"""How many times more a range counts to lose than was measured: other data reaches further than what was seen.
-``CLIPPING`` for ranges that leave out even that."""
-
-CLIPPING = 1.5
 
 
 @dataclass(frozen=True)
@@ -107,11 +99,11 @@ class Studying:
         forms = self._forms(units, scales)
         units = self._confirmed(units, forms)
         best = self._fastest(units, scales, forms)
-        rounded = [unit for unit in units if unit.uid in best]
-        self.constants = fitted(self.model, rounded, self.context.observe)
-        methods, losses = self._judged(rounded, known)
-        problem = self._table(rounded, forms).problem(losses)
-        scales, _ = scales_of(units, known, self.target, methods)
+        chosen = [unit for unit in units if unit.uid in best]
+        ways, losses = self._judged(chosen, known)
+        losses |= self._rounded(chosen)
+        scales, _ = scales_of(units, known, self.target, ways)
+        problem = self._table(chosen, forms).problem(losses)
         seconds = (forms[0].profile.total, _of(forms, best)) if forms else None
         path = problem.path()
         return Study(units, scales, path, problem, self.refused, self.constants, seconds)
@@ -129,7 +121,7 @@ class Studying:
         self, units: Sequence[Unit], known: Histograms
     ) -> tuple[list[Unit], dict[str, Scale]]:
         """The units whose activations have grids."""
-        scales, why = scales_of(units, known, self.target, self._methods(known))
+        scales, why = scales_of(units, known, self.target, dict.fromkeys(known, self._way()))
         found = []
         for unit in units:
             names = [t.name for t in (*unit.inputs, unit.output)]
@@ -140,70 +132,30 @@ class Studying:
                 self.refused[unit.node.label] = f"{printable(missing)}: {why.get(missing, '')}"
         return found, scales
 
-    def _methods(self, known: Histograms) -> dict[str, Method]:
-        """How every range is chosen before losses are known."""
-        first = METHODS[0] if self.method == "auto" else self.method
-        return dict.fromkeys(known, first)
+    def _way(self) -> Way:
+        """How ranges are chosen before losses are known."""
+        return 1.0 if self.method == "auto" else self.method
 
     def _judged(
         self, units: Sequence[Unit], known: Histograms
-    ) -> tuple[dict[str, Method], dict[Key, float]]:
-        """How the range of each activation is chosen, and what each rounding loses.
-
-        Where there is a choice, ranges are taken from the first half of the samples and losses measured on
-        the second half too: a range that fits what was seen only would look too good otherwise.
-        """
+    ) -> tuple[dict[str, Way], dict[Key, float]]:
+        """How the range of each activation is chosen, and what rounding it loses."""
         assert self.context.observe is not None
-        methods = self._methods(known)
-        if not units:
-            return methods, {}
-        data = self.context.data
+        observe, data = self.context.observe, self.context.data
+        search = RangeSearch(self.model, self.facts, self.target, units, known, observe)
+        if self.method != "auto" or not units:
+            return dict.fromkeys(known, self._way()), search.fixed(self._way()) if units else {}
         half = data.count("calibration") // 2 if data is not None else 0
-        if self.method == "auto" and half >= LEAST:
-            known = histograms(self.model, units, self.context.observe.first(half))
-        names = list(dict.fromkeys(t.name for t in quantized_tensors(units)))
-        losses = self._measured(units, {(name, methods[name]) for name in names}, known)
-        if self.method == "auto":
-            doubtful = _dearest({name: losses.get((name, METHODS[0]), 0.0) for name in names})
-            others = {(name, method) for name in doubtful for method in METHODS[1:]}
-            losses |= self._measured((), others, known, units)
-            for name in doubtful:
-                methods[name] = min(
-                    METHODS,
-                    key=lambda method: (
-                        losses.get((name, method), math.inf) * RISK.get(method, CLIPPING)
-                    ),
-                )
-        for name in names:
-            losses[name] = losses.get((name, methods[name]), 0.0)
-        return methods, losses
+        if half >= LEAST:
+            search = replace(search, known=histograms(self.model, units, observe.first(half)))
+        return search.best()
 
-    def _measured(
-        self,
-        units: Sequence[Unit],
-        wanted: Collection[tuple[str, Method]],
-        known: Histograms,
-        around: Sequence[Unit] | None = None,
-    ) -> dict[Key, float]:
-        """The losses of activations with ranges chosen in some ways, and of the constants of units."""
+    def _rounded(self, units: Sequence[Unit]) -> dict[Key, float]:
+        """What rounding the constants of units loses, after they were fitted to the integers."""
         assert self.context.observe is not None
-        roundings = []
-        for method in METHODS:
-            names = {name for name, way in wanted if way == method}
-            chosen = dict.fromkeys(known, method)
-            scales, _ = scales_of(units if around is None else around, known, self.target, chosen)
-            roundings += [
-                Rounding((name, method), name, scales[name])
-                for name in sorted(names & scales.keys())
-            ]
+        self.constants = fitted(self.model, units, self.context.observe)
         return measured_losses(
-            self.model,
-            self.facts,
-            roundings,
-            units,
-            self.target,
-            self.context.observe,
-            self.constants,
+            self.model, self.facts, (), units, self.target, self.context.observe, self.constants
         )
 
     def _forms(self, units: Sequence[Unit], scales: Mapping[str, Scale]) -> list[Form]:
@@ -291,17 +243,6 @@ class Studying:
                     except UnprovenError:
                         continue
         return found
-
-
-def _dearest(losses: Mapping[str, float]) -> list[str]:
-    """The names that most of the losses come from."""
-    total, found = DOUBTFUL * sum(losses.values()), []
-    for name in sorted(losses, key=lambda name: (-losses[name], name)):
-        if total <= 0:
-            break
-        total -= losses[name]
-        found.append(name)
-    return found
 
 
 def _of(forms: Sequence[Form], chosen: frozenset[int]) -> float:
