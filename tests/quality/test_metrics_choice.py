@@ -165,9 +165,9 @@ def test_without_labels() -> None:
     assert chosen(None, p=softmax, q=softmax) == "agreement"
     assert chosen(None, p=softmax, boxes=logits(4)) == "cosine"
     assert chosen(None, steps=RNG.random((SIZE, 3, 4))) == "cosine@steps"
-    assert chosen(None, y=RNG.random((SIZE, 1))) == "sqnr@y"
+    assert chosen(None, y=RNG.standard_normal((SIZE, 1))) == "sqnr@y"
     assert chosen(None, y=RNG.random(SIZE), z=logits()) == "sqnr"
-    assert chosen(None, y=np.array(0.5)) == "sqnr@y"
+    assert chosen(None, y=np.array(1.5)) == "sqnr@y"
     assert chosen(None, ids=LABELS) == "equal"
     boxes = {"boxes": RNG.random((9, 4))}
     metric, _ = choose_metric(model("boxes"), 10_000, None, boxes, 0.01, size=2)
@@ -176,6 +176,25 @@ def test_without_labels() -> None:
     for outputs in ({}, {"words": np.array(["a"], object)}):
         with pytest.raises(UsageError, match="no output can be compared"):
             chosen(None, **outputs)
+
+
+def test_probabilities_without_labels_are_compared_as_such() -> None:
+    likely = logits()
+    likely = np.exp(likely) / np.exp(likely).sum(1, keepdims=True)
+    assert chosen(None, samples=9, p=likely) == "tv@p"
+    assert chosen(None, samples=9, p=likely, q=likely) == "tv"
+    assert chosen(None, samples=9, p=likely, boxes=logits(4)) == "cosine"
+    assert chosen(None, steps=np.stack([likely] * 3, axis=1)) == "tv@steps"
+    one = RNG.random(SIZE)
+    sigmoid = model("y", op="Sigmoid")
+    assert chosen(None, given=sigmoid, y=one) == "tv@y"
+    assert chosen(None, given=sigmoid, y=one.reshape(-1, 1)) == "tv@y"
+    assert chosen(None, given=model("y", op="Relu"), y=one) == "sqnr@y"
+    assert chosen(None, given=sigmoid, y=RNG.random((SIZE, 3, 4))) == "cosine@y"
+    carried = model("y", "h", op="Sigmoid")
+    carried.graph.inputs[0].shape = (2, 7)
+    assert chosen(None, given=carried, y=one, h=RNG.standard_normal((2, 7))) == "tv@y"
+    assert chosen(None, given=carried, y=one, h=RNG.standard_normal((2, 8))) == "sqnr"
 
 
 def test_reasons_are_said() -> None:
@@ -211,8 +230,8 @@ def test_measures_worth_a_report() -> None:
         if metric.output != "scalar":
             metric.rows(Observed(outputs, outputs, None, SIZE))
     assert found["y"] == ["agreement", "cosine", "sqnr", "worst"]
-    assert found["q"] == ["agreement", "cosine", "sqnr", "worst", "kl"]
-    assert found["steps"] == ["cosine", "sqnr", "worst", "kl"]
+    assert found["q"] == ["agreement", "cosine", "sqnr", "worst", "kl", "tv"]
+    assert found["steps"] == ["cosine", "sqnr", "worst", "kl", "tv"]
     assert found["one"] == found["scalar"] == ["sqnr", "worst"]
     assert found["ids"] == ["equal"]
     of_boxes = [m.name for m in fidelity_metrics({"boxes": np.ones((9, 4))}, size=2)]

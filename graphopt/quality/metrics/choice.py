@@ -145,8 +145,9 @@ def _scores(array: np.ndarray, size: int | None) -> np.ndarray | None:
 
 
 def _probabilities(model: Model, floats: Outputs) -> list[str]:
-    """The outputs that are probabilities, where all are: by what the graph tells of them, and in sight.
+    """The outputs that are probabilities, where all are: of classes, or of one thing for each row.
 
+    A map of probabilities, as of what a pixel belongs to, is none of these: most of it may be background.
     States, which a caller gives back at the next run, are no answers: outputs of the shape that an input
     declares in numbers.
     """
@@ -156,7 +157,8 @@ def _probabilities(model: Model, floats: Outputs) -> list[str]:
     metric = TotalVariation()
     for name in answers:
         array = floats[name]
-        if not (is_distribution(array) or known.get(name) == PROBABILITY):
+        single = array.size <= (len(array) if array.ndim else 1) and known.get(name) == PROBABILITY
+        if not (single or is_distribution(array)):
             return []
         if not metric.fits(array, len(array) if array.ndim else 1):
             return []
