@@ -65,6 +65,7 @@ TEXTS = [
         "kl@steps",
         "sqnr",
         "sqnr@steps",
+        "tv@y",
         "worst",
     ),
     *("cer@steps", "wer:space=2@steps", "word-accuracy@steps", "element-accuracy@steps"),

@@ -107,7 +107,9 @@ def computed(node: Node, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray
     """What a node computes, by the reference evaluator of the onnx package."""
     groups = int(node.attrs.get("group", 1))
     if node.op == "ConvTranspose" and groups > 1:  # the evaluator knows one group only
-        x, w, *bias = (np.split(part, groups, axis) for part, axis in zip(inputs, (1, 0, 0), strict=False))
+        x, w, *bias = (
+            np.split(part, groups, axis) for part, axis in zip(inputs, (1, 0, 0), strict=False)
+        )
         attrs = {key: value for key, value in node.attrs.items() if key != "group"}
         parts = [_evaluated(node.op, attrs, each)[0] for each in zip(x, w, *bias, strict=True)]
         return [np.concatenate(parts, axis=1)]
@@ -142,7 +144,9 @@ def _evaluated(
     return [np.asarray(value) for value in ReferenceEvaluator(single).run(None, given)]
 
 
-def scales_for(model: Model, units: Sequence[Unit], feeds: Arrays, target: Target) -> dict[str, Scale]:
+def scales_for(
+    model: Model, units: Sequence[Unit], feeds: Arrays, target: Target
+) -> dict[str, Scale]:
     """Grids that cover what is seen, within the bounds of what is absorbed; movement keeps its grid."""
     values = seen(model, feeds)
     found: dict[str, Scale] = {}
@@ -222,7 +226,9 @@ def _integer_inputs(
     if unit.kind == "arithmetic":
         for place, tensor in enumerate(unit.node.inputs):
             if isinstance(tensor, Constant):
-                found[place] = rounded_to(found[place], grid_of_constant(found[place], target), target)
+                found[place] = rounded_to(
+                    found[place], grid_of_constant(found[place], target), target
+                )
     if unit.weight is None:
         return found
     axis = axis_of(unit.node, unit.weight)

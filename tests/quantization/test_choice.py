@@ -17,7 +17,9 @@ STEP = 1e-7
 
 def objective(problem: Problem, chosen: frozenset[int], price: float) -> float:
     """What is minimised, term by term as the module says it."""
-    paid = sum(problem.integers[uid] if uid in chosen else problem.floats[uid] for uid in problem.floats)
+    paid = sum(
+        problem.integers[uid] if uid in chosen else problem.floats[uid] for uid in problem.floats
+    )
     losses = [problem.losses.get(uid, 0.0) for uid in chosen]
     for tensor in problem.tensors:
         made = tensor.maker is not None and tensor.maker in chosen
@@ -64,7 +66,11 @@ def random_problem(seed: int, moved: bool = True, infinite: bool = False) -> Pro
         if maker is None and not readers:
             continue
         floats = maker is not None and rng.random() < 0.2
-        unfused = {uid: seconds(10) for uid in readers if maker is not None and not floats and rng.random() < 0.4}
+        unfused = {
+            uid: seconds(10)
+            for uid in readers
+            if maker is not None and not floats and rng.random() < 0.4
+        }
         tensors.append(
             Tensor(
                 f"t{place}",
@@ -197,7 +203,9 @@ def test_there_may_be_nothing_to_choose() -> None:
     assert problem.seconds(frozenset()) == problem.loss(frozenset()) == 0
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="infinite seconds have no whole number")
+@pytest.mark.xfail(
+    strict=True, raises=OverflowError, reason="infinite seconds have no whole number"
+)
 def test_a_unit_that_was_never_seen_on_integers_stays_on_floats() -> None:
     """A table says infinity where no form has a unit on integers."""
     problem = Problem({1: 1.0, 2: 1.0}, {1: math.inf, 2: 0.0}, {}, [], 2.0)

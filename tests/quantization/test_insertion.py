@@ -397,7 +397,9 @@ def close(found: np.ndarray, wanted: np.ndarray, step: float) -> bool:
     assert np.isfinite(found).all()
     gap = np.abs(found - wanted)
     size = float(np.abs(wanted).max(initial=1e-30))
-    return bool((gap > 1e-5 * size).mean() <= 0.01 and gap.max(initial=0.0) <= 1.01 * step + 1e-5 * size)
+    return bool(
+        (gap > 1e-5 * size).mean() <= 0.01 and gap.max(initial=0.0) <= 1.01 * step + 1e-5 * size
+    )
 
 
 def steps_of(model: Model, scales: dict[str, Any], wanted: list[np.ndarray]) -> list[float]:
@@ -447,11 +449,21 @@ def test_the_runtime_makes_integer_kernels_of_it(case: Case) -> None:
     kernels = Counter(op for op in ops.elements() if op.startswith(INTEGER))
     assert kernels == Counter(case.kernels.split())
     if case.kernels:
-        assert not ops.keys() & {"Conv", "FusedConv", "Gemm", "MatMul", "Relu", "Clip", "Add", "Concat"}
+        assert not ops.keys() & {
+            "Conv",
+            "FusedConv",
+            "Gemm",
+            "MatMul",
+            "Relu",
+            "Clip",
+            "Add",
+            "Concat",
+        }
 
 
 @pytest.mark.xfail(
-    strict=True, reason="weights on the left are int8, which the kernel takes only in uint8 beside uint8"
+    strict=True,
+    reason="weights on the left are int8, which the kernel takes only in uint8 beside uint8",
 )
 def test_weights_on_the_left_have_an_integer_kernel_too() -> None:
     model = next(case for case in CASES if case.name == "weights on the left").model()
@@ -469,7 +481,9 @@ def test_a_float_bias_far_beyond_the_weights_stays_what_it_is() -> None:
     model = next(case for case in CASES if case.name == "biases far beyond the weights").model()
     feeds = feeds_of(model)
     made, _, scales = quantized(model, feeds, TARGETS["openvino"])
-    (plain,), (optimized,) = (run(made.to_proto(), feeds, optimized=way)[0] for way in (False, True))
+    (plain,), (optimized,) = (
+        run(made.to_proto(), feeds, optimized=way)[0] for way in (False, True)
+    )
     assert np.abs(optimized - plain).max() <= 2 * float(scales["y"].scale)
 
 
@@ -491,7 +505,9 @@ def test_what_stays_on_floats_between_integers_keeps_its_weights(op: str) -> Non
     feeds = feeds_of(model)
     left = [node.label for node in model.graph.nodes if node.outputs[0].name == "h"]
     made, _, scales = quantized(model, feeds, CPU, left)
-    (plain,), (optimized,) = (run(made.to_proto(), feeds, optimized=way)[0] for way in (False, True))
+    (plain,), (optimized,) = (
+        run(made.to_proto(), feeds, optimized=way)[0] for way in (False, True)
+    )
     assert np.abs(optimized - plain).max() <= 2 * float(scales["y"].scale)
 
 
@@ -623,7 +639,9 @@ def test_types_are_those_of_the_target(
         product = (scales["x"].scale * values["w_scale"]).astype(np.float32)
         assert (values["b_scale"] == product).all()
         assert not values["b_zero_point"].any()
-        old = {c.name: c for c in next(e for e in CASES if e.name == "convolution").model().constants()}
+        old = {
+            c.name: c for c in next(e for e in CASES if e.name == "convolution").model().constants()
+        }
         gap = values["b_quantized"] * product.astype(np.float64) - old["b"].values
         assert (np.abs(gap) <= product * 0.501).all()
 
@@ -652,7 +670,9 @@ def test_weights_and_biases_may_be_given() -> None:
     assert (values["w_scale"] == scale).all()
     unit = (scales["x"].scale * scale).astype(np.float32)
     assert (values["b_quantized"] == np.rint(bias / unit.astype(np.float64))).all()
-    _, values, _ = inserted("convolution", TARGETS["openvino"], constants={0: Rounded(steps, scale, bias)})
+    _, values, _ = inserted(
+        "convolution", TARGETS["openvino"], constants={0: Rounded(steps, scale, bias)}
+    )
     (found,) = [v for v in values.values() if v.dtype == np.float32 and v.shape == (8,) and v is not None
                 and not (v == values["w_scale"]).all()]  # fmt: skip
     assert found == pytest.approx(bias, rel=1e-6)
@@ -671,7 +691,9 @@ TINY = {
 )
 @pytest.mark.parametrize("given", TINY.values(), ids=TINY)
 def test_weights_too_small_for_a_scale_become_zeros(given: dict[str, Any]) -> None:
-    model = build(f"{ROWS}, float[16,8] w, float[8] b", "float[4,8] y", "y = Gemm(x, w, b)", **given)
+    model = build(
+        f"{ROWS}, float[16,8] w, float[8] b", "float[4,8] y", "y = Gemm(x, w, b)", **given
+    )
     feeds = feeds_of(model)
     units = units_of(model)
     Insertion(model, CPU, scales_for(model, units, feeds, CPU)).quantize(units)

@@ -76,7 +76,9 @@ def by_hand(
     runs: list[tuple[Arrays, Arrays]] = []
     for seed in range(3):
         feeds = feeds_of(model, seed)
-        runs.append((_values(model, feeds, lambda name, value: value), _values(model, feeds, change)))
+        runs.append(
+            (_values(model, feeds, lambda name, value: value), _values(model, feeds, change))
+        )
     shares = []
     for name in names:
         plain, changed = (np.stack([run[place][name] for run in runs]) for place in (0, 1))
@@ -261,7 +263,8 @@ BODIES = """
 
 
 @pytest.mark.xfail(
-    strict=True, reason="what bodies read from around them is not repeated: its rounding seems to lose nothing"
+    strict=True,
+    reason="what bodies read from around them is not repeated: its rounding seems to lose nothing",
 )
 def test_what_flows_through_a_body_counts(native: Native) -> None:
     model = build("float[4,8] x, float[8,8] w, float[8,4] v, bool k", "float[4,4] y", BODIES, "w v")

@@ -129,7 +129,9 @@ def test_a_profile_of_onnx_runtime_says_what_became_integers(native: Native) -> 
     model = block()
     feeds = feeds_of(model)
     made, _, _ = quantized(model, feeds, CPU)
-    plain, integers = (read_profile(times) for times in NodeTimes(native, feeds)([marked(model), marked(made)]))
+    plain, integers = (
+        read_profile(times) for times in NodeTimes(native, feeds)([marked(model), marked(made)])
+    )
     units = units_of(model)
     assert [unit.node.op for unit in units] == ["Conv", "Conv", "Add", "MatMul"]
     assert [plain.integer(unit.uid) for unit in units] == [False] * 4
@@ -237,10 +239,13 @@ def test_units_take_what_they_take_in_the_last_form_that_has_them(forms: Forms) 
 
 
 def test_tensors_know_who_makes_and_who_reads_them(forms: Forms) -> None:
-    problem = Table(forms.units, forms.three(), forms.elements).problem({"r": 0.25, forms.uids["d"]: 0.5})
+    problem = Table(forms.units, forms.three(), forms.elements).problem(
+        {"r": 0.25, forms.uids["d"]: 0.5}
+    )
     c, d, s, y = (forms.uids[name] for name in ("c", "d", "s", "y"))
     found = {
-        tensor.name: (tensor.maker, tensor.readers, tensor.read_by_floats) for tensor in problem.tensors
+        tensor.name: (tensor.maker, tensor.readers, tensor.read_by_floats)
+        for tensor in problem.tensors
     }
     assert found == {
         "x": (None, (c,), False),

@@ -104,7 +104,7 @@ KINDS = [
     ("y = Transpose<perm = [0,2,3,1]>(x)", "movement", (0,)),
     ("y = Flatten(x)", "movement", (0,)),
     ("y = Gather<axis = 1>(x, i)", "movement", (0,)),
-    ("y = Resize<mode = \"nearest\">(x, , r)", "movement", (0,)),
+    ('y = Resize<mode = "nearest">(x, , r)', "movement", (0,)),
     ("y = Slice(x, i, s2)", "movement", (0,)),
     ("y = Squeeze(x, zero)", "movement", (0,)),
     ("y = Unsqueeze(x, zero)", "movement", (0,)),
@@ -258,7 +258,11 @@ def test_what_is_refused(model: tuple[str, ...], given: dict[str, object], why: 
 def test_a_unit_bias_of_gemm_may_be_a_row_or_a_scalar_for_one_unit() -> None:
     for shape, columns in (("8", 8), ("1,8", 8), ("", 1), ("1", 1)):
         bias = f"float[{shape}] b" if shape else "float b"
-        model = (f"{ROWS}, float[16,{columns}] w, {bias}", f"float[4,{columns}] y", "y = Gemm(x, w, b)")
+        model = (
+            f"{ROWS}, float[16,{columns}] w, {bias}",
+            f"float[4,{columns}] y",
+            "y = Gemm(x, w, b)",
+        )
         assert only(*model, "w b").bias == 2
 
 
@@ -287,7 +291,9 @@ def test_operators_of_integers_are_left() -> None:
     assert (units_of(model), refusals_of(model)) == ([], {})
 
 
-@pytest.mark.xfail(strict=True, reason="only the first input is asked whether it is quantized already")
+@pytest.mark.xfail(
+    strict=True, reason="only the first input is asked whether it is quantized already"
+)
 @pytest.mark.parametrize(
     "body", ["y = MatMul(x, d)", "y = Add(x, d)", "y = Concat<axis = 0>(x, d)"]
 )
@@ -333,7 +339,8 @@ def test_a_resize_that_brings_in_other_numbers_does_not_only_move() -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="QLinearAveragePool knows no dilations: ONNX Runtime does not load the result"
+    strict=True,
+    reason="QLinearAveragePool knows no dilations: ONNX Runtime does not load the result",
 )
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_an_average_over_dilated_windows_has_no_integer_kernel(dilation: int) -> None:
