@@ -50,6 +50,10 @@ class LossyPass(Pass):
         """Whether the result shall be faster. It is then timed, and taken back where it is not."""
         return False
 
+    def promises_of(self, chosen: Sequence[Choice]) -> bool:
+        """Whether the result of a set of choices shall be faster."""
+        return self.promises_speed
+
     def unhurried(self) -> LossyPass | None:
         """What is left to do where the result is not faster; None for nothing. It promises no speed."""
         return None

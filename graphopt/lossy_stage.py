@@ -259,11 +259,11 @@ class LossyTrial:
         report = self.outcome.steps[-1]
         why = f"without what was to be faster: {speed}"
         eased = f"{report.eased}; {why}" if report.eased else why
-        kept = {edit.node for edit in report.edits}
+        kept = {(edit.node, edit.what) for edit in report.edits}
         lost = [
             EditInfo(edit.node, f"{edit.what}: {speed}")
             for edit in step_report(self.step, run).edits
-            if edit.node not in kept
+            if (edit.node, edit.what) not in kept
         ]
         status = "eased" if report.status == "applied" else report.status
         self.outcome.steps[-1] = replace(
@@ -273,7 +273,7 @@ class LossyTrial:
 
     def _timed(self, found: Candidate) -> SpeedInfo | None:
         """What timing says of a candidate of a pass that promises speed."""
-        promised = isinstance(self.step, LossyPass) and self.step.promises_speed
+        promised = isinstance(self.step, LossyPass) and self.step.promises_of(found.chosen)
         if not promised or not found.run.edits:
             return None
         self._say(f"{self.step.name}: timing the model before and after")

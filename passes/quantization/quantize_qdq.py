@@ -76,6 +76,10 @@ class QuantizeQdq(LossyPass):
         """Whether the result shall be faster: where anything runs on integers on the machine at hand."""
         return self.objective == "latency" and TARGETS[self.target].timed and self.strength > 0
 
+    def promises_of(self, chosen: Sequence[Choice]) -> bool:
+        """Whether the result of a set of choices shall be faster: weights that are stored make nothing so."""
+        return self.promises_speed and any(isinstance(entry, OnIntegers) for entry in chosen)
+
     def milder(self, strength: float) -> QuantizeQdq:
         """The same with a part of the strength."""
         return replace(self, strength=self.strength * strength)

@@ -9,8 +9,9 @@
 f and q are seconds, l and c losses, w the price of a loss; e is what a node takes that is fused into the one
 before it as long as that runs on floats. Every term of several units is paid when they differ, so a minimum
 cut of a graph with one vertex for each unit, and one more for each term, finds the best of all 2^n choices
-(Kolmogorov and Zabih, "What energy functions can be minimized via graph cuts?", 2004). A higher price gives a
-subset of what a lower one gives, so prices in ascending order give a path from the fastest choice to none.
+(Kolmogorov and Zabih, "What energy functions can be minimized via graph cuts?", 2004). Prices in
+ascending order give a path from the fastest choice to none. Without movement each choice is a part of the one
+before; what moves elements may join at a higher price, where rounding in front of it loses less.
 """
 
 from __future__ import annotations
@@ -100,14 +101,14 @@ class Problem:
         return frozenset(uid for uid in self.floats if uid in chosen)
 
     def path(self) -> list[frozenset[int]]:
-        """Choices from the fastest to none, each a part of the one before."""
+        """Choices from the fastest to none, each of which loses less than the one before."""
         found = [self.choose(0.0)]
         price = LOWEST_PRICE * self.total
         for _ in range(PRICES):
             if not found[-1]:
                 break
-            chosen = self.choose(price) & found[-1]
-            if chosen != found[-1]:
+            chosen = self.choose(price)
+            if self.loss(chosen) < self.loss(found[-1]):
                 found.append(chosen)
             price *= 2.0
         if found[-1]:
@@ -185,8 +186,9 @@ def _arc(graph: nx.DiGraph, tail: Any, head: Any, capacity: int | None) -> None:
     graph.add_edge(tail, head, capacity=capacity + (data["capacity"] if data else 0))
 
 
-def _whole(seconds: float) -> int:
-    return round(max(seconds, 0.0) / UNIT)
+def _whole(seconds: float) -> int | None:
+    """Seconds as a capacity; None, and so never cut, where they are infinite."""
+    return round(max(seconds, 0.0) / UNIT) if math.isfinite(seconds) else None
 
 
 def _paid(price: float, loss: float) -> int | None:

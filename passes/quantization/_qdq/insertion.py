@@ -102,7 +102,9 @@ class Insertion:
             if id(inputs[place]) not in self._born:
                 inputs[place] = self._rounded(inputs[place], node)
         scales: np.ndarray | None = None
-        if unit.weight is not None:
+        if unit.weight == 0:
+            inputs[0] = self._constant(inputs[0], node)
+        elif unit.weight is not None:
             inputs[unit.weight], scales = self._weights(unit)
         if unit.bias is not None and self.target.integer_bias:
             assert scales is not None
@@ -159,7 +161,7 @@ class Insertion:
         axis = unit.channel_axis()
         known = self.constants.get(unit.uid) or rounded(weight.values, axis)
         steps, scale = known.steps, known.scale
-        if unit.bias is not None and self.target.integer_bias:
+        if unit.bias is not None:
             least = self._least(unit, scale)
             if (least > scale).any():
                 scale = np.maximum(scale, least)

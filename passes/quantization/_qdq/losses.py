@@ -20,7 +20,7 @@ from graphopt.errors import NativeError
 from graphopt.ir.graph import Constant, Node, Variable
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import insert, new_constant, new_tensor, producer, tidy
+from graphopt.ir.surgery import insert, new_constant, new_tensor, producer, read_by, tidy
 from graphopt.numerics.streaming import MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
@@ -70,6 +70,7 @@ class _Variants:
         outputs: the names of the outputs that are compared.
         constants: weights as integers, by the number of the unit.
         differences: by what is rounded, the names of the differences by the name of the output.
+        unknown: what flows into the bodies of control flow when rounded: its loss is not known.
     """
 
     model: Model
@@ -77,6 +78,7 @@ class _Variants:
     outputs: Sequence[str]
     constants: Mapping[int, Rounded]
     differences: dict[Key, dict[str, str]] = field(default_factory=dict)
+    unknown: set[Key] = field(default_factory=set)
     order: list[Node] = field(init=False)
     nodes: dict[int, Node] = field(init=False)
     tensors: dict[str, gs.Tensor] = field(init=False)
@@ -133,7 +135,7 @@ class _Variants:
                 return tensor
             changed = bias.astype(np.float32).reshape(values.shape)
             return new_constant(self.model.graph, tensor.name, changed)
-        if place == unit.weight:
+        if place == unit.weight == 1:
             axis = unit.channel_axis()
             known = self.constants.get(unit.uid) or rounded(values, axis)
             shape = [1] * values.ndim
@@ -150,6 +152,9 @@ class _Variants:
         """Compute all that depends on some tensors once more, from their second version."""
         graph = self.model.graph
         for node in self.order:
+            if any(True for _ in node.bodies()) and any(id(t) in seconds for t in read_by(node)):
+                self.unknown.add(key)
+                return
             if not any(id(tensor) in seconds for tensor in node.inputs):
                 continue
             if node.outputs and id(node.outputs[0]) in seconds:
@@ -272,7 +277,7 @@ def _losses(variants: _Variants, observe: Observe) -> dict[Key, float]:
         return dict.fromkeys(gaps, math.inf)
     powers = {name: answers[request].value for name, request in whole.items()}
     spreads = {name: float(value.variance) for name, value in powers.items() if value is not None}
-    found: dict[Key, float] = {}
+    found: dict[Key, float] = dict.fromkeys(variants.unknown, math.inf)
     for key, pairs in gaps.items():
         values = {name: answers[request].value for name, request in pairs.items()}
         errors = {n: math.nan if v is None else float(v.second) for n, v in values.items()}

@@ -27,6 +27,7 @@ from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
 from .losses import Key, measured_losses
+from .settling import settled
 from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
@@ -94,18 +95,20 @@ class Studying:
         self.facts = infer(self.model.graph, self.model.functions)
         units, refused = find_units(self.model, self.facts, self.target)
         self.refused.update(refused)
+        if not units:
+            self.refused["the model"] = "nothing in it could run on integers"
         known = histograms(self.model, units, self.context.observe)
         units, scales = self._calibrated(units, known)
         forms = self._forms(units, scales)
         units = self._confirmed(units, forms)
-        best = self._fastest(units, scales, forms)
+        best = settled(self.model, units, self._fastest(units, scales, forms))
         chosen = [unit for unit in units if unit.uid in best]
         ways, losses = self._judged(chosen, known)
         losses |= self._rounded(chosen)
         scales, _ = scales_of(units, known, self.target, ways)
         problem = self._table(chosen, forms).problem(losses)
         seconds = (forms[0].profile.total, _of(forms, best)) if forms else None
-        path = problem.path()
+        path = [settled(self.model, chosen, part) for part in problem.path()]
         return Study(units, scales, path, problem, self.refused, self.constants, seconds)
 
     def _raise(self) -> str:

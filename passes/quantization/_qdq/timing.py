@@ -13,10 +13,10 @@ So it is also seen which units really became integer kernels, and which did not.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphopt.ir.graph import Variable
+from graphopt.ir.graph import Node, Variable
 from graphopt.ir.model import Model
 from graphopt.runtime.profiling import NodeSeconds
 
@@ -57,11 +57,19 @@ def marked(model: Model) -> Model:
     copy = model.copy()
     kept = {t.name for t in (*copy.graph.inputs, *copy.graph.outputs)}
     for node in copy.graph.nodes:
-        node.name = f"g{node.uid}:"
-        for place, tensor in enumerate(node.outputs):
-            if tensor.name and tensor.name not in kept and isinstance(tensor, Variable):
-                tensor.name = f"g{node.uid}:{place}"
+        _mark(node, f"g{node.uid}:", kept)
     return copy
+
+
+def _mark(node: Node, mark: str, kept: Collection[str]) -> None:
+    """Name a node and what it computes; what runs in its bodies is its own."""
+    node.name = mark
+    for place, tensor in enumerate(node.outputs):
+        if tensor.name and tensor.name not in kept and isinstance(tensor, Variable):
+            tensor.name = f"{mark}{place}"
+    for number, body in enumerate(node.bodies()):
+        for inner in body.nodes:
+            _mark(inner, f"{mark}{number}.{inner.uid}:", kept)
 
 
 def read_profile(found: Sequence[NodeSeconds]) -> Profile:

@@ -25,6 +25,9 @@ Kind = Literal["linear", "arithmetic", "movement"]
 
 ABSORBED = ("Relu", "Clip")
 
+STEPS = 4
+"""Nodes between an integer product and what dynamic quantization makes of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Unit:
@@ -117,7 +120,8 @@ def _unit(node: Node, facts: Facts, target: Target) -> Unit | str:
         known = facts.shape(node.outputs[0]) is not None
         return Unit(node, "movement", (0,)) if known and not _computes(node) else ""
     if node.op in ("Sigmoid", "LeakyRelu", "AveragePool", "GlobalAveragePool"):
-        return Unit(node, "arithmetic", (0,))
+        dilated = node.op == "AveragePool" and "dilations" in node.attrs
+        return "its windows are dilated" if dilated else Unit(node, "arithmetic", (0,))
     reads = tuple(n for n, t in enumerate(node.inputs) if not isinstance(t, Constant))
     if not reads or (len(reads) < len(node.inputs) and node.op == "Concat"):
         return ""
@@ -125,12 +129,17 @@ def _unit(node: Node, facts: Facts, target: Target) -> Unit | str:
         return ""
     if node.op == "Concat":
         return Unit(node, "arithmetic", reads)
+    if not all(np.isfinite(t.values).all() for t in node.inputs if isinstance(t, Constant)):
+        return f"it {'adds' if node.op == 'Add' else 'multiplies by'} NaN or infinity"
     return Unit(node, "arithmetic", reads, absorbed=_absorbed(node))
 
 
 def _computes(node: Node) -> bool:
     """Whether an operator that mostly moves elements computes new ones here."""
-    return bool(node.op == "Resize" and node.attrs.get("mode", "nearest") != "nearest")
+    if node.op != "Resize":
+        return False
+    crops = node.attrs.get("coordinate_transformation_mode") == "tf_crop_and_resize"
+    return bool(crops or node.attrs.get("mode", "nearest") != "nearest")
 
 
 def _objection(node: Node, facts: Facts) -> str | None:
@@ -145,12 +154,25 @@ def _objection(node: Node, facts: Facts) -> str | None:
         return (
             "" if not kinds & {"float16", "float64", "bfloat16"} else f"it computes {kinds.pop()}"
         )
-    made = producer(first)
-    if made is not None and made.op == "DequantizeLinear":
+    if any(_quantized(tensor) for tensor in node.inputs):
         return "it reads what is quantized already"
     if users(node.outputs[0]) and all(u.op == "QuantizeLinear" for u in users(node.outputs[0])):
         return "what it computes is quantized already"
     return None
+
+
+def _quantized(tensor: gs.Tensor) -> bool:
+    """Whether a tensor comes from integers, or is what dynamic quantization multiplies such with."""
+    for _ in range(STEPS):
+        made = producer(tensor)
+        if made is None or made.op in ("DequantizeLinear", "DynamicQuantizeLinear"):
+            return made is not None
+        if made.op in ("MatMulInteger", "ConvInteger"):
+            return True
+        if made.op not in ("Cast", "Mul"):
+            return False
+        tensor = made.inputs[0]
+    return False
 
 
 def _linear(node: Node, target: Target) -> Unit | str:
@@ -167,6 +189,8 @@ def _linear(node: Node, target: Target) -> Unit | str:
     bias = input_or_none(node, 2) if node.op != "MatMul" else None
     if bias is not None and not isinstance(bias, Constant):
         return "its bias is computed"
+    if bias is not None and not np.isfinite(bias.values).all():
+        return "its bias holds NaN or infinity"
     if node.op == "Gemm":
         why = _gemm_objection(node, bias)
         if why:
@@ -194,7 +218,8 @@ def _gemm_objection(node: Node, bias: Constant | None) -> str:
     if float(node.attrs.get("beta", 1.0)) != 1.0:
         return "it scales its bias"
     columns = node.inputs[1].shape[0 if node.attrs.get("transB", 0) else 1]
-    return "" if math.prod(bias.shape) == columns else "its bias differs from row to row"
+    row = math.prod(bias.shape[:-1]) == 1 and math.prod(bias.shape) == columns
+    return "" if row else "its bias differs from row to row"
 
 
 def _absorbed(node: Node) -> Node | None:

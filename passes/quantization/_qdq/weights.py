@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.ir.model import Model
-from graphopt.numerics.grids import AffineGrid, covering_scale
+from graphopt.numerics.grids import SMALLEST_SCALE, AffineGrid, covering_scale
 from graphopt.numerics.rounding import rounded_to_fit
 from graphopt.numerics.streaming import Blocks, Gram, GramSpec
 from graphopt.pass_base import Observe
@@ -124,7 +124,8 @@ def _rounded(unit: Unit, layer: Layer, gram: Gram) -> Rounded:
 def weight_scale(values: np.ndarray, axis: int | None) -> np.ndarray:
     """The scales that cover weights, float32: a scalar, or of shape ``(channels,)``."""
     axes = tuple(n for n in range(values.ndim) if n != axis)
-    scale = covering_scale(values.astype(np.float64), 8, axes).astype(np.float32)
+    wide = np.maximum(covering_scale(values.astype(np.float64), 8, axes), SMALLEST_SCALE)
+    scale = wide.astype(np.float32)
     return scale.reshape(-1) if axis is not None else scale.reshape(())
 
 
