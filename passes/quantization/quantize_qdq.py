@@ -99,7 +99,7 @@ class QuantizeQdq(LossyPass):
                 yield _on_integers(unit, study)
             elif unit.kind == "linear":
                 yield Skip(unit.node.label, _reason(unit, study))
-        for entry in self._storing().propose(context):
+        for entry in self._storing(context).propose(context):
             if isinstance(entry, Skip):
                 yield entry
             elif entry.where not in stored:
@@ -110,7 +110,7 @@ class QuantizeQdq(LossyPass):
         study = self._study(context)
         wanted = {entry.where: entry for entry in chosen if isinstance(entry, OnIntegers)}
         rest = [entry for entry in chosen if not isinstance(entry, OnIntegers)]
-        yield from self._storing().commit(rest, context)
+        yield from self._storing(context).commit(rest, context)
         if not wanted:
             return
         model, target = context.model, TARGETS[self.target]
@@ -122,8 +122,9 @@ class QuantizeQdq(LossyPass):
         for name, unit in places.items():
             yield Edit(unit.node, wanted[name].what)
 
-    def _storing(self) -> QuantizeWeights:
-        return QuantizeWeights(bits=8)
+    def _storing(self, context: Context) -> QuantizeWeights:
+        seen = context.observe is not None
+        return QuantizeWeights(bits=8, rounding="least-squares" if seen else "nearest")
 
     def _study(self, context: Context) -> Study:
         target = TARGETS[self.target]

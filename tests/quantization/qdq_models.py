@@ -1,4 +1,4 @@
-"""What the tests of ``quantize-qdq`` share: small models, runs of them, and numpy's word on what they compute."""
+"""What the tests of ``quantize-qdq`` share: small models, runs of them, and what numpy says they compute."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def grid_over(
 
 def quantized(
     model: Model, feeds: Arrays, target: Target = CPU, leave: Sequence[str] = ()
-) -> tuple[Model, np.ndarray | list[np.ndarray], dict[str, Scale]]:
+) -> tuple[Model, list[np.ndarray], dict[str, Scale]]:
     """A copy with all units on integers but some, what numpy says that it gives, and the grids."""
     copy = model.copy()
     units = [unit for unit in units_of(copy, target) if unit.node.label not in leave]
@@ -231,22 +231,25 @@ def _integer_inputs(
                 )
     if unit.weight is None:
         return found
+    if unit.weight == 0:  # what stands on the left is rounded as activations are
+        found[0] = rounded_to(found[0], grid_of_constant(found[0], target), target)
+        return found
     axis = axis_of(unit.node, unit.weight)
     weight = found[unit.weight]
     others = tuple(place for place in range(weight.ndim) if place != axis)
     reach = np.abs(weight).max(axis=others, keepdims=True).astype(np.float64)
     step = np.where(reach > 0, reach / 127, 1.0).astype(np.float32)
-    integer_bias = unit.bias is not None and target.integer_bias
-    if integer_bias:
+    if unit.bias is not None:
         read = scales[unit.node.inputs[unit.reads[0]].name].scale
         bias = found[unit.bias]
         least = np.abs(bias.reshape(-1)).astype(np.float64) / (float(read) * BIAS_REACH)
         least = least.max() if axis is None else least.reshape(step.shape)
         step = np.maximum(step, np.asarray(least, np.float32))
-        flat = (np.float32(read) * step).astype(np.float32).reshape(-1).astype(np.float64)
-        whole = np.rint(bias.reshape(-1) / flat)
-        assert np.abs(whole).max(initial=0) <= 2**31 - 1
-        found[unit.bias] = (whole * flat).astype(np.float32).reshape(bias.shape)
+        if target.integer_bias:
+            flat = (np.float32(read) * step).astype(np.float32).reshape(-1).astype(np.float64)
+            whole = np.rint(bias.reshape(-1) / flat)
+            assert np.abs(whole).max(initial=0) <= 2**31 - 1
+            found[unit.bias] = (whole * flat).astype(np.float32).reshape(bias.shape)
     whole = np.clip(np.rint(weight / step), -127, 127)
     found[unit.weight] = (whole * step).astype(np.float32)
     return found

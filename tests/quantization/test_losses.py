@@ -15,7 +15,6 @@ from qdq_models import (
     feeds_of,
     grid_of_constant,
     rounded_to,
-    run,
     units_of,
 )
 
@@ -255,6 +254,7 @@ def test_an_output_without_any_spread_that_changes_loses_everything(native: Nati
 BODIES = """
   h = MatMul(x, w)
   r = Relu(h)
+  z = Add(x, x)
   y = If(k) <
     then_branch = t () => (float[4,4] p) { p = MatMul(r, v) },
     else_branch = e () => (float[4,4] q) { m = MatMul(r, v) q = Neg(m) }
@@ -262,30 +262,23 @@ BODIES = """
 """
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what bodies read from around them is not repeated: its rounding seems to lose nothing",
-)
-def test_what_flows_through_a_body_counts(native: Native) -> None:
-    model = build("float[4,8] x, float[8,8] w, float[8,4] v, bool k", "float[4,4] y", BODIES, "w v")
+def test_what_flows_into_a_body_is_not_known(native: Native) -> None:
+    inputs = "float[4,8] x, float[8,8] w, float[8,4] v, bool k"
+    model = build(inputs, "float[4,4] y, float[4,8] z", BODIES, "w v")
     batch = feeds_of(model) | {"k": np.array(True)}
-    found = measured(model, native, [Rounding("r", "r", COARSE)], units_of(model), [batch])
-    flat = build("float[4,8] x, float[8,8] w, float[8,4] v", "float[4,4] y",
-                 "h = MatMul(x, w) r = Relu(h) y = MatMul(r, v)", "w v")  # fmt: skip
-    for c in flat.constants():
-        c.values = next(o for o in model.constants() if o.name == c.name).values
-    batch.pop("k")
-    wanted = measured(flat, native, [Rounding("r", "r", COARSE)], units_of(flat)[:1], [batch])
-    assert wanted["r"] > 0
-    assert found == {key: pytest.approx(loss) for key, loss in wanted.items()}
+    ways = [Rounding(name, name, COARSE) for name in ("x", "r", "z")]
+    (unit,) = (unit for unit in units_of(model) if unit.weight is not None)
+    found = measured(model, native, ways, [unit], [batch])
+    assert {key: loss for key, loss in found.items() if key != "z"} == dict.fromkeys(
+        ("x", "r", unit.uid), np.inf
+    )
+    assert 0 < found["z"] < np.inf
 
 
-def test_the_model_with_bodies_still_runs(native: Native) -> None:
-    """The copies of a node with bodies compute what the node computes."""
+def test_what_decides_between_bodies_is_not_known(native: Native) -> None:
     body = BODIES.replace("If(k)", "If(n)").replace(
         "y =", "t0 = ReduceSum<keepdims = 0>(r) zero = Sub(t0, t0) n = Equal(t0, zero) y ="
     )
-    model = build("float[4,8] x, float[8,8] w, float[8,4] v", "float[4,4] y", body, "w v")
-    found = measured(model, native, [Rounding("x", "x", FINE)])
-    assert np.isfinite(found["x"])
-    assert run(model.to_proto(), feeds_of(model))[0][0].shape == (4, 4)
+    inputs = "float[4,8] x, float[8,8] w, float[8,4] v"
+    model = build(inputs, "float[4,4] y, float[4,8] z", body, "w v")
+    assert measured(model, native, [Rounding("r", "r", FINE)]) == {"r": np.inf}

@@ -142,9 +142,6 @@ def test_a_profile_of_onnx_runtime_says_what_became_integers(native: Native) -> 
         assert 0 < sum(profile.seconds.values()) <= profile.total
 
 
-@pytest.mark.xfail(
-    strict=True, reason="nodes in bodies have no mark, so their time is taken for changes of layout"
-)
 def test_what_bodies_take_is_no_change_of_layout(native: Native) -> None:
     body = """
       h = Neg(x)
@@ -330,55 +327,6 @@ def test_the_prediction_of_what_was_measured_is_what_was_measured(forms: Forms) 
         assert problem.seconds(form.chosen) == pytest.approx(wanted)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what a node takes more on floats is paid once for each tensor that it reads from integers, "
-    "not once for the node",
-)
-def test_a_node_that_reads_twice_from_integers_is_paid_for_once(forms: Forms) -> None:
-    timed = forms.three()
-    problem = Table(forms.units, timed[:2], forms.elements).problem({})
-    wanted = timed[1].profile.total - timed[0].profile.total
-    assert problem.seconds(timed[1].chosen) == pytest.approx(wanted)
-
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="that a product on integers gives them for nothing to the next one is not seen: the time to "
-    "quantize floats is foreseen in its place",
-)
-def test_what_a_product_on_integers_gives_to_integers_costs_nothing() -> None:
-    body = "h = MatMul(x, w) y = MatMul(h, v)"
-    model = build("float[4,16] x, float[16,16] w, float[16,16] v", "float[4,16] y", body, "w v")
-    units = units_of(model)
-    made = model.copy()
-    inserting = Insertion(made, CPU, scales_for(model, units, feeds_of(model), CPU))
-    inserting.quantize(units_of(made))
-    taken = {unit.uid: 2 * US for unit in units}
-    taken.update({uid: 5 * US for uid, role in inserting.roles.items() if role == (True, "x")})
-    floats = Form(frozenset(), Profile({unit.uid: 4 * US for unit in units}, {}, 0.0), {})
-    every = Form(frozenset(unit.uid for unit in units), Profile(taken, {}, 0.0), inserting.roles)
-    problem = Table(units, [floats, every], dict.fromkeys("xhy", 64)).problem({})
-    wanted = every.profile.total - floats.profile.total
-    assert problem.seconds(every.chosen) == pytest.approx(wanted)
-
-
-@pytest.mark.xfail(
-    strict=True, reason="changes of layout around units on integers are charged to nobody"
-)
-def test_changes_of_layout_around_integers_are_paid_for(forms: Forms) -> None:
-    timed = [
-        forms.form("", {"c": 10, "r": 1, "d": 8, "s": 1, "t": 5, "y": 4}, {}),
-        forms.form("c", {"c": 4, "d": 8, "s": 1, "t": 5, "y": 4}, {"+x": 0.5, "-r": 0.7}, layout=3),
-    ]
-    problem = Table(forms.units, timed, forms.elements).problem({})
-    floats = {uid: seconds for uid, seconds in problem.floats.items() if uid == forms.uids["c"]}
-    integers = problem.integers[forms.uids["c"]]
-    assert integers + (0.5 + 0.7) * US - sum(floats.values()) == pytest.approx(
-        timed[1].profile.total - timed[0].profile.total
-    )
-
-
 def test_without_times_nothing_costs_anything(forms: Forms) -> None:
     problem = Table(forms.units, [], forms.elements).problem({"r": 0.5})
     assert set(problem.floats.values()) == set(problem.integers.values()) == {0.0}
@@ -393,8 +341,10 @@ def test_the_choice_by_such_a_table(forms: Forms) -> None:
     """The second convolution and the sum behind it are slow on integers."""
     timed = forms.three()
     timed[2] = forms.form(
-        "c d s y", {"c": 4.5, "d": 30, "s": 3, "t": 5, "y": 1.25}, {"+x": 0.5, "-r": 0.9, "-s": 0.4, "+t": 0.6}
-    )  # fmt: skip
+        "c d s y",
+        {"c": 4.5, "d": 30, "s": 3, "t": 5, "y": 1.25},
+        {"+x": 0.5, "-r": 0.9, "-s": 0.4, "+t": 0.6},
+    )
     problem = Table(forms.units, timed, forms.elements).problem({})
     assert problem.choose(0.0) == {forms.uids["c"], forms.uids["y"]}
     dear = Table(forms.units, timed, forms.elements).problem({"r": 100.0})

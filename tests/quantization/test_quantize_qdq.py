@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from graphopt.numerics.statistics import Ratio
 from graphopt.optimizer import Result, optimize
 from graphopt.outcome import Outcome
 from graphopt.pass_manager import PassManager
+from graphopt.passes.quantization._qdq.calibration import Method
 from graphopt.passes.quantization._qdq.targets import TARGETS
 from graphopt.passes.quantization.quantize_qdq import OnIntegers, QuantizeQdq
 from graphopt.quality.data import DataOptions
@@ -167,11 +169,9 @@ def on_integers(step: StepReport) -> dict[str, str]:
 
 
 def stored(step: StepReport) -> set[str]:
-    return {
-        edit.what.removesuffix(" in 8 bits")
-        for edit in step.edits
-        if edit.what.endswith("in 8 bits")
-    }
+    """The weights that are stored in 8 bits, by name."""
+    told_of = (edit.what.split(" in 8 bits") for edit in step.edits if " in 8 bits" in edit.what)
+    return {name for name, *_ in told_of}
 
 
 def reasons(step: StepReport) -> dict[str, str]:
@@ -246,10 +246,6 @@ def test_nothing_is_done_where_all_of_it_would_be_slower() -> None:
     assert off(model, outcome.model) < 0.05
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="where nothing runs on integers the result is timed all the same, and said not to have become faster",
-)
 def test_what_was_never_to_be_faster_is_not_timed() -> None:
     everything = ("Conv", "Gemm", "MatMul", *TARGETS["ort-cpu"].arithmetic)
     timed = []
@@ -285,21 +281,12 @@ def test_what_turns_out_not_to_be_faster_is_taken_back(race: Any, said: str) -> 
     assert step.eased.startswith(f"without what was to be faster: {said}")
     assert on_integers(step) == {}
     assert stored(step) == {"w", "v", "u"}
-    assert {edit.node for edit in step.taken_back} >= {"s", "p"}
+    assert {edit.node for edit in step.taken_back} == UNITS
     assert all(said in edit.what for edit in step.taken_back)
     ops = {node.op for node in outcome.model.graph.nodes}
     assert not ops & {"QuantizeLinear", "DequantizeLinear"}
     assert outcome.model.weight_bytes() < 0.35 * model.weight_bytes()
     assert off(model, outcome.model) < 0.02
-
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="what is taken back is told by node, so not of nodes whose weights are then stored in 8 bits",
-)
-def test_all_that_is_taken_back_is_told() -> None:
-    (step,) = tried(net(), race=lambda before, after: told("slower", 1.2)).steps
-    assert {edit.node for edit in step.taken_back} == UNITS
 
 
 def test_times_that_cannot_be_had_are_told() -> None:
@@ -338,7 +325,7 @@ def test_less_strength_puts_fewer_nodes_on_integers() -> None:
         found.append({entry.where for entry in proposed if isinstance(entry, OnIntegers)})
     assert len(found[0]) == len(UNITS)
     assert found[-1] == set()
-    assert all(less <= more for more, less in zip(found, found[1:], strict=False))
+    assert all(less <= more for more, less in itertools.pairwise(found))
     assert len(set(map(frozenset, found))) >= 3
 
 
@@ -384,7 +371,7 @@ def test_for_other_targets_nothing_is_timed(target: Any) -> None:
     assert off(model, outcome.model) < 0.05
 
 
-@pytest.mark.parametrize("ranges", ["minmax", "wide", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("ranges", sorted({*get_args(Method)} - {"auto"}))
 def test_every_way_to_choose_ranges(ranges: Any) -> None:
     model = net()
     outcome = tried(model, QuantizeQdq(ranges=ranges))
@@ -392,7 +379,7 @@ def test_every_way_to_choose_ranges(ranges: Any) -> None:
     assert off(model, outcome.model) < 0.15
 
 
-@pytest.mark.parametrize("opset", [7, 11, 12, 13, 21])
+@pytest.mark.parametrize("opset", [7, 12, 21])
 def test_older_operator_sets_are_raised_where_something_is_quantized(opset: int) -> None:
     model = net(opset)
     outcome = tried(model)
@@ -441,7 +428,6 @@ def test_without_anything_to_see_ranges_on_weights_are_stored() -> None:
     assert reasons(step)["the model"] == "there is no data to see ranges on"
 
 
-@pytest.mark.xfail(strict=True, reason="a model without a single unit is left without a word")
 def test_a_model_with_nothing_to_quantize_says_so() -> None:
     (step,) = tried(build("float[4] x", "float[4] y", "y = Tanh(x)"), race=never).steps
     assert step.status == "unchanged"
@@ -478,6 +464,16 @@ FAILING = {
         "c = Conv(x, w, b) y = Clip(c, low, high)",
         {"w": 0.1, "b": [np.inf] + [0.0] * 15, "low": 0, "high": 6},
     ),
+    "an activation that is held at an upper bound": (
+        "float[4,16] x, float[16,16] w, float[16] b, float low, float high, float[16,16] v",
+        "c = Gemm(x, w, b) h = Clip(c, low, high) y = MatMul(h, v)",
+        {"w": 0.1, "b": 100, "low": 0, "high": 6, "v": np.eye(16)},
+    ),
+    "an activation that is held at a lower bound": (
+        "float[4,16] x, float[16,16] w, float[16] b, float low, float high, float[16,16] v",
+        "c = Gemm(x, w, b) h = Clip(c, low, high) y = MatMul(h, v)",
+        {"w": 0.1, "b": -100, "low": -1, "high": 1, "v": np.eye(16)},
+    ),
     "a channel of tiny weights": (
         "float[4,16] x, float[16,16] w",
         "y = MatMul(x, w)",
@@ -486,30 +482,23 @@ FAILING = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="the pass fails as a whole, and nothing is quantized")
 @pytest.mark.parametrize("name", FAILING)
 def test_numbers_at_the_edge_stop_nothing(name: str) -> None:
     inputs, body, given = FAILING[name]
-    outcome = tried(build(inputs, "float y", body, **given))
+    model = build(inputs, "float y", body, **given)
+    outcome = tried(model)
     assert outcome.steps[0].status != "failed", outcome.steps[0].error
 
 
-@pytest.mark.xfail(
-    strict=True, reason="one AveragePool with dilations, and ONNX Runtime does not load the model"
-)
 def test_a_pool_with_dilations_leaves_a_model_that_loads() -> None:
     body = "a = AveragePool<kernel_shape = [2,2], dilations = [1,1]>(x) y = Conv(a, w)"
     model = build("float[1,4,6,6] x, float[16,4,3,3] w", "float[1,16,3,3] y", body, "w", opset=19)
     assert off(model, tried(model).model) < 0.05
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a column of as many biases as there are units is taken for a row"
-)
 def test_a_column_of_biases_stays_one() -> None:
-    model = build(
-        "float[4,16] x, float[16,4] w, float[4,1] b", "float[4,4] y", "y = Gemm(x, w, b)", "w", b=[[9], [0], [0], [0]]
-    )  # fmt: skip
+    inputs = "float[4,16] x, float[16,4] w, float[4,1] b"
+    model = build(inputs, "float[4,4] y", "y = Gemm(x, w, b)", "w", b=[[9], [0], [0], [0]])
     assert off(model, tried(model).model) < 0.05
 
 
@@ -783,7 +772,7 @@ def test_the_cache_of_a_run_spares_nothing_that_matters(fast: Machine, tmp_path:
 SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "yolo"])
+@pytest.mark.parametrize("kind", ["vit", "bert", "lstm"])
 def test_models_of_the_kinds_that_people_have(kind: str) -> None:
     """All that has a kernel on integers, whatever it loses."""
     model = Model.load(KINDS[kind](1).SerializeToString())

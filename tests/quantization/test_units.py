@@ -228,25 +228,18 @@ HALF = "float16[4,16] x, float16[16,8] w"
             (f"{ROWS}, float[16,4] w, float[4,1] b", "float[4,4] y", "y = Gemm(x, w, b)", "w b"),
             {},
             "its bias differs from row to row",
-            marks=pytest.mark.xfail(
-                strict=True,
-                raises=ValueError,
-                reason="a column of as many numbers as there are units is taken for a row: wrong outputs",
-            ),
             id="as many rows as units",
         ),
         pytest.param(
             (*CONV, "y = Conv(x, w, b)", "w"),
             {"b": np.inf},
             "its bias holds NaN or infinity",
-            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="biases are not looked at"),
             id="infinite bias",
         ),
         pytest.param(
             (f"{IMAGE}, float[8,1,1] c", "float[1,8,8,8] y", "s = Add(x, c) y = Relu(s)"),
             {"c": -np.inf},
             "it adds NaN or infinity",
-            marks=pytest.mark.xfail(strict=True, raises=ValueError, reason="constants are not looked at"),
             id="minus infinity is added",
         ),
     ],
@@ -291,9 +284,6 @@ def test_operators_of_integers_are_left() -> None:
     assert (units_of(model), refusals_of(model)) == ([], {})
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only the first input is asked whether it is quantized already"
-)
 @pytest.mark.parametrize(
     "body", ["y = MatMul(x, d)", "y = Add(x, d)", "y = Concat<axis = 0>(x, d)"]
 )
@@ -301,6 +291,17 @@ def test_weights_that_are_quantized_already_are_left(body: str) -> None:
     inputs = "float[16,16] x, int8[16,16] w, float s"
     model = build(inputs, "float y", f"d = DequantizeLinear(w, s) {body}", "w", s=0.1)
     assert units_of(model) == []
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="that constant integers are cast and scaled is not seen as weights that are stored in few bits: "
+    "they are rounded once more, with one scale for all",
+)
+def test_weights_that_are_stored_in_few_bits_are_no_activations() -> None:
+    body = "c = Cast<to = 1>(k) w = Mul(c, s) y = MatMul(x, w)"
+    inputs = f"{ROWS}, int8[16,8] k, float[1,8] s"
+    assert units_of(build(inputs, "float[4,8] y", body, "k s")) == []
 
 
 DYNAMIC = """
@@ -314,20 +315,12 @@ DYNAMIC = """
 """What ONNX Runtime's dynamic quantization makes of a linear layer."""
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="scales of dynamic quantization, and what they are multiplied with, are taken for activations",
-)
 def test_a_layer_that_is_quantized_dynamically_is_left() -> None:
     inputs = f"{ROWS}, int8[16,8] w, float ws, float[8] b"
     model = build(inputs, "float[4,8] y", DYNAMIC, "w b", ws=0.01)
     assert [unit.node.outputs[0].name for unit in units_of(model)] == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a crop beyond the borders brings in a number that is on no grid",
-)
 def test_a_resize_that_brings_in_other_numbers_does_not_only_move() -> None:
     body = (
         'y = Resize<mode = "nearest", coordinate_transformation_mode = "tf_crop_and_resize", '
@@ -338,10 +331,6 @@ def test_a_resize_that_brings_in_other_numbers_does_not_only_move() -> None:
     assert units_of(model) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="QLinearAveragePool knows no dilations: ONNX Runtime does not load the result",
-)
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_an_average_over_dilated_windows_has_no_integer_kernel(dilation: int) -> None:
     body = f"y = AveragePool<kernel_shape = [2,2], dilations = [{dilation},{dilation}]>(x)"

@@ -108,7 +108,8 @@ class Layer:
         """Matrices as ``matrices`` gives them, of any type, in the shape of the weight."""
         shape = self.weight.shape
         if self.node.op not in CONVOLUTIONS:
-            return (matrices[0].T if self.output_axis == 0 else matrices[0]).reshape(shape)
+            across = matrices[0].T if self.output_axis == 0 else matrices[0]
+            return np.asarray(across.reshape(shape))
         kernel, outputs = math.prod(shape[2:]), matrices.shape[-1]
         stacked = matrices.reshape(self.groups, -1, kernel, outputs)
         order = (0, 3, 1, 2) if self.node.op == "Conv" else (0, 1, 3, 2)

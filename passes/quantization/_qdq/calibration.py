@@ -118,7 +118,7 @@ def scale_of(histogram: Histogram, limits: tuple[float, float], target: Target, 
     """
     grid, symmetric = target.activations, target.symmetric
     low, high = _range(histogram, target, way)
-    low, high = max(low, limits[0]), min(high, limits[1])
+    low, high = max(min(low, 0.0), limits[0]), min(max(high, 0.0), limits[1])
     scale, zero = grid.parameters(low, high, symmetric)
     above, below = (grid.high - zero) * scale, (grid.low - zero) * scale
     excess = max(

@@ -22,6 +22,7 @@ import onnx_graphsurgeon as gs
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import discard, insert, new_constant, new_tensor, producer
+from graphopt.numerics.grids import SMALLEST_SCALE
 
 from .targets import Target
 from .units import Unit
@@ -164,8 +165,9 @@ class Insertion:
         if unit.bias is not None:
             least = self._least(unit, scale)
             if (least > scale).any():
+                raised = _along(least > scale, steps.ndim, axis)
                 scale = np.maximum(scale, least)
-                steps = integers_of(weight.values, scale, axis)
+                steps = np.where(raised, integers_of(weight.values, scale, axis), steps)
         return self._dequantized(unit.node, weight.name, steps, scale, axis), scale
 
     def _least(self, unit: Unit, scale: np.ndarray) -> np.ndarray:
@@ -186,7 +188,8 @@ class Insertion:
 
     def _bias(self, unit: Unit, weight_scales: np.ndarray) -> gs.Tensor:
         assert unit.bias is not None
-        scale = (self._input_scale(unit) * weight_scales).astype(np.float32)
+        product = self._input_scale(unit) * np.asarray(weight_scales, np.float64)
+        scale = np.maximum(product, SMALLEST_SCALE).astype(np.float32)
         steps = np.rint(self._bias_values(unit) / scale.astype(np.float64)).astype(np.int32)
         name = unit.node.inputs[unit.bias].name
         return self._dequantized(unit.node, name, steps, scale, 0 if scale.ndim else None)
@@ -226,3 +229,8 @@ class Insertion:
         attrs: dict[str, object] = {} if axis is None else {"axis": axis}
         insert(node, "DequantizeLinear", inputs, [result], attrs, f"{name}/DequantizeLinear")
         return result
+
+
+def _along(values: np.ndarray, rank: int, axis: int | None) -> np.ndarray:
+    """One value for each channel, in a shape that broadcasts against the weights."""
+    return values if axis is None else values.reshape([-1 if n == axis else 1 for n in range(rank)])

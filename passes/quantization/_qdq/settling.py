@@ -61,7 +61,15 @@ def _between(node: Node, known: dict[int, Unit], makers: dict[int, Unit], chosen
     maker, given = makers.get(id(node.inputs[0])), _given(node)
     if maker is None or maker.uid not in chosen or given.is_output:
         return False
-    reading = users(given)
-    return bool(reading) and all(
-        user.uid in chosen and given in known[user.uid].inputs for user in reading
-    )
+    if maker.gives_floats and not _read_on_integers(maker.output, known, chosen):
+        return False
+    return all(_reads(user, given, known, chosen) for user in users(given)) and bool(users(given))
+
+
+def _read_on_integers(tensor: gs.Tensor, known: dict[int, Unit], chosen: set[int]) -> bool:
+    return any(_reads(user, tensor, known, chosen) for user in users(tensor))
+
+
+def _reads(user: Node, tensor: gs.Tensor, known: dict[int, Unit], chosen: set[int]) -> bool:
+    """Whether a node reads a tensor as integers."""
+    return user.uid in chosen and tensor in known[user.uid].inputs

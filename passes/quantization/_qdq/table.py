@@ -3,6 +3,10 @@
 A form has some units on integers. On floats a unit takes what it takes in the first form, where all are on
 floats; on integers what it takes in the last form that has it there. What no node of the model asked for,
 such as changes of layout, is shared out among the linear units on floats, by the elements that they compute.
+
+Not foreseen are changes of layout around integers, that a node which reads two activations from integers is
+unfused only once, and that a product on integers hands them on to the next one for nothing. Choices are timed
+as a whole before they are taken.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.n
     if axis is not None:
         shape[axis] = -1
     steps = GRID.quantized(values, scale.reshape(shape), np.zeros((), np.int8))
-    return steps.astype(np.int8)
+    return np.asarray(steps, np.int8)
 
 
 def rounded(values: np.ndarray, axis: int | None) -> Rounded:
