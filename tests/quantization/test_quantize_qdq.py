@@ -453,7 +453,7 @@ def test_what_the_data_never_moves_is_harmless() -> None:
     assert (found[0] == 0).all()
 
 
-FAILING = {
+EDGES = {
     "minus infinity is added before a relu": (
         "float[4,16] x, float[16] c",
         "s = Add(x, c) y = Relu(s)",
@@ -482,9 +482,9 @@ FAILING = {
 }
 
 
-@pytest.mark.parametrize("name", FAILING)
+@pytest.mark.parametrize("name", EDGES)
 def test_numbers_at_the_edge_stop_nothing(name: str) -> None:
-    inputs, body, given = FAILING[name]
+    inputs, body, given = EDGES[name]
     model = build(inputs, "float y", body, **given)
     outcome = tried(model)
     assert outcome.steps[0].status != "failed", outcome.steps[0].error

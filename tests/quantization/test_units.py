@@ -293,11 +293,6 @@ def test_weights_that_are_quantized_already_are_left(body: str) -> None:
     assert units_of(model) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="that constant integers are cast and scaled is not seen as weights that are stored in few bits: "
-    "they are rounded once more, with one scale for all",
-)
 def test_weights_that_are_stored_in_few_bits_are_no_activations() -> None:
     body = "c = Cast<to = 1>(k) w = Mul(c, s) y = MatMul(x, w)"
     inputs = f"{ROWS}, int8[16,8] k, float[1,8] s"
@@ -470,6 +465,25 @@ def test_tensors_of_unknown_type_are_passed_over() -> None:
     )
     model = Model.load(proto)
     assert (units_of(model), refusals_of(model)) == ([], {})
+
+
+@pytest.mark.parametrize("op", ["Cast", "Mul"])
+def test_operators_of_others_may_have_the_same_names(op: str) -> None:
+    proto = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node(op, [], ["m"], domain="nobody"),
+                helper.make_node("Add", ["x", "m"], ["y"]),
+            ],
+            "g",
+            [helper.make_tensor_value_info("x", 1, [4])],
+            [helper.make_tensor_value_info("y", 1, [4])],
+        ),
+        opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("nobody", 1)],
+        ir_version=8,
+    )
+    (unit,) = units_of(Model.load(proto))
+    assert unit.node.op == "Add"
 
 
 def test_every_target_knows_operators_and_one_of_them_is_timed() -> None:

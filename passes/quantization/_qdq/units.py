@@ -25,8 +25,11 @@ Kind = Literal["linear", "arithmetic", "movement"]
 
 ABSORBED = ("Relu", "Clip")
 
+QUANTIZED = ("DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
+"""Operators that give what comes from integers."""
+
 STEPS = 4
-"""Nodes between an integer product and what dynamic quantization makes of it."""
+"""Casts and products between integers and what is made of them, as of weights that are stored as such."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +165,14 @@ def _objection(node: Node, facts: Facts) -> str | None:
 
 
 def _quantized(tensor: gs.Tensor) -> bool:
-    """Whether a tensor comes from integers, or is what dynamic quantization multiplies such with."""
-    for _ in range(STEPS):
+    """Whether a tensor comes from integers, or is what such are multiplied with."""
+    for step in range(STEPS):
         made = producer(tensor)
-        if made is None or made.op in ("DequantizeLinear", "DynamicQuantizeLinear"):
-            return made is not None
-        if made.op in ("MatMulInteger", "ConvInteger"):
+        if made is None:
+            return step > 0 and isinstance(tensor, Constant) and tensor.dtype.kind != "f"
+        if made.op in QUANTIZED:
             return True
-        if made.op not in ("Cast", "Mul"):
+        if not made.standard or made.op not in ("Cast", "Mul") or not made.inputs:
             return False
         tensor = made.inputs[0]
     return False
