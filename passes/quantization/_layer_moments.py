@@ -2,6 +2,9 @@
 
 The moments of F features take 8 F^2 bytes. A layer whose moments would take more than is held together has
 them in blocks of consecutive features, and what connects features of different blocks is not looked at.
+
+The moments of few rows show connections that other rows do not have. So the diagonal is raised by ``FEW``
+times features per row, as a share of its mean: the fewer rows, the more features count as independent.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from graphopt.runtime.observing import Answer, Request
 
 from ..pruning._fitting.layers import Layer
 from ..pruning._portions import HELD_BYTES, portions
+
+FEW = 0.1
+"""Of features per row, what the diagonal is raised by. Of 0.03 to 0.3 the best on sentence encoders with 32
+sentences; with 128 it hardly matters."""
 
 
 class Moments(NamedTuple):
@@ -65,7 +72,13 @@ def _moments(answer: Answer[Gram]) -> Moments | str:
     second = gram.second
     if not np.isfinite(second).all():
         return "what it reads is not finite"
-    blocks = [(rows, gram.product(n) / gram.rows) for n, rows in enumerate(gram.blocks)]
+    blocks = []
+    for number, rows in enumerate(gram.blocks):
+        ridge = FEW * len(rows) / gram.rows * second[rows].mean()
+        second[rows] += ridge
+        matrix = gram.product(number) / gram.rows
+        matrix[np.diag_indices(len(rows))] += ridge
+        blocks.append((rows, matrix))
     return Moments(blocks, second)
 
 

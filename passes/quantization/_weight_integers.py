@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from graphopt.numerics.grids import AffineGrid, fitted_parameters
+from graphopt.numerics.grids import fitted_parameters
 from graphopt.numerics.rounding import rounded_to_fit
 
 from ..pruning._fitting.layers import Layer
 from ._layer_moments import Moments
+from ._weight_formats import Format
 from ._weight_places import Layout, Place
 
 SLICE = 1 << 17
@@ -28,63 +29,60 @@ class Integers:
     """A weight on a grid.
 
     Attributes:
-        layout: which elements share a scale.
-        grid: the integers.
-        steps: they, of ``grid.dtype`` and the weight's shape.
-        scale: of the weight's type, positive, of the layout's cut shape with shared axes of size 1.
-        zero_point: int32, likewise; all 0 on a symmetric grid.
+        format: in what it is stored.
+        steps: the integers, of the grid's type and the weight's shape.
+        scale: positive, of the layout's cut shape with shared axes of size 1.
+        zero_point: int32, likewise; all 0 where integers have a sign.
     """
 
-    layout: Layout
-    grid: AffineGrid
+    format: Format
     steps: np.ndarray
     scale: np.ndarray
     zero_point: np.ndarray
 
     def values(self) -> np.ndarray:
         """The numbers that the integers stand for, float32 of the weight's shape."""
-        scale, zero = (self.layout.spread(part) for part in (self.scale, self.zero_point))
-        return self.grid.dequantized(self.steps, scale, zero)
+        spread = self.format.layout.spread
+        return self.format.grid.dequantized(self.steps, spread(self.scale), spread(self.zero_point))
 
 
-def nearest(
-    place: Place, layout: Layout, grid: AffineGrid, moments: Moments | None = None
-) -> Integers:
+def nearest(place: Place, stored: Format, moments: Moments | None = None) -> Integers:
     """Every weight as the nearest integer.
 
     Args:
         place: the weight.
-        layout: which elements share a scale.
-        grid: with a sign for a zero point of 0, without one for any.
+        stored: in what.
         moments: of what its layer reads; scales are then chosen by it.
     """
+    layout, grid = stored.layout, stored.grid
     cut, counts = layout.cut(_values(place)), _importance(place, layout, moments)
-    steps = np.empty(cut.shape, grid.dtype)
-    parts = []
-    for own in _slices(layout):
-        scale, zero = fitted_parameters(
-            cut[own], grid, layout.shared, grid.low < 0, 1.0 if counts is None else counts[own]
+    parts = [
+        fitted_parameters(
+            cut[own], grid, layout.shared, stored.signed, 1.0 if counts is None else counts[own]
         )
-        scale = _stored(scale, place.weight.dtype)
-        steps[own] = grid.quantized(cut[own], scale, zero)
-        parts.append((scale, zero))
+        for own in _slices(layout)
+    ]
     scale, zero = (np.concatenate(each, _sliced(layout) or 0) for each in zip(*parts, strict=True))
-    return Integers(layout, grid, layout.joined(steps), scale, zero)
+    scale = _typed(scale, stored)
+    steps = np.empty(cut.shape, grid.dtype)
+    for own in _slices(layout):
+        steps[own] = grid.quantized(cut[own], scale[own], zero[own])
+    return Integers(stored, layout.joined(steps), scale, zero)
 
 
-def fitted_to_outputs(place: Place, layout: Layout, grid: AffineGrid, moments: Moments) -> Integers:
+def fitted_to_outputs(place: Place, stored: Format, moments: Moments) -> Integers:
     """Every weight as the integer with which the output of its layer changes least; see ``nearest``."""
-    start = nearest(place, layout, grid, moments)
-    layer = _layer(place)
+    start = nearest(place, stored, moments)
+    layer, spread = _layer(place), stored.layout.spread
     matrices, scale, zero = (
         layer.as_matrices(part)
-        for part in (_values(place), layout.spread(start.scale), layout.spread(start.zero_point))
+        for part in (_values(place), spread(start.scale), spread(start.zero_point))
     )
     groups, features, _ = matrices.shape
     blocks = moments.blocks
     whole = len(blocks) == groups and all(len(rows) == features for rows, _ in blocks)
     gram = np.stack([matrix for _, matrix in blocks]) if whole else blocks
-    found = rounded_to_fit(matrices, scale, zero, grid, gram)
+    found = rounded_to_fit(matrices, scale, zero, stored.grid, gram)
     return replace(start, steps=np.ascontiguousarray(layer.as_stored(found)))
 
 
@@ -118,9 +116,12 @@ def _layer(place: Place) -> Layer:
     return found
 
 
-def _stored(scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Scales in the weight's type, still positive."""
-    return np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_subnormal)
+def _typed(scale: np.ndarray, stored: Format) -> np.ndarray:
+    """Scales in the type that they are stored in, still positive; of floats, where that loses digits."""
+    limits = np.finfo(stored.scales)
+    fits = limits.tiny <= scale.min() and scale.max() <= limits.max
+    dtype = stored.scales if fits else stored.floats
+    return np.asarray(np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_subnormal))
 
 
 def _importance(place: Place, layout: Layout, moments: Moments | None) -> np.ndarray | None:

@@ -8,8 +8,8 @@ its basic optimizations on; a DequantizeLinear in the place of the two would not
 operator.) A scale is the one of the least squared error of those that it belongs to.
 
 ``block``       the weights of a product, and the rows of a table, get a scale for each so many inputs of a
-                channel. A scale of 32 bits for 32 weights takes a bit for each. Layers with fewer inputs and
-                all other operators keep one scale per channel.
+                channel: 16 where there are fewer than 8 bits and nothing else is asked for. Layers with fewer
+                inputs and all other operators keep one scale per channel.
 ``rounding``    ``least-squares``: a weight goes to the integer with which the output of its layer changes
                 least on the calibration data, given what the others of its channel went to (GPTQ and
                 coordinate descent, see ``numerics.rounding``), and the scale is chosen by what each weight is
@@ -40,12 +40,12 @@ from typing import Literal, NamedTuple
 from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
-from graphopt.numerics.grids import AffineGrid
 from graphopt.pass_base import Context, Edit, Skip
 
 from ..pruning._fitting.layers import Layer
 from ._layer_moments import Moments, moments_of
-from ._weight_forms import Form, form_of, opset_of, store, stored_bytes
+from ._weight_formats import Form, Format
+from ._weight_forms import store
 from ._weight_integers import Integers, fitted_to_outputs, loss_of, nearest
 from ._weight_places import Place, places_of, refusal
 
@@ -53,6 +53,9 @@ Bits = Literal[2, 4, 8]
 
 MILDEST = 8
 """Bits of the mildest level."""
+
+FEW_BITS_BLOCK = 16
+"""Inputs that share a scale where a weight has fewer than 8 bits, unless said otherwise."""
 
 
 class _Plan(NamedTuple):
@@ -69,13 +72,17 @@ class QuantizeWeights(LossyPass):
     name = "quantize-weights"
 
     bits: Bits = field(default=8, metadata={"help": "bits that a weight is stored in"})
-    block: Literal[0, 16, 32, 64, 128] = field(
-        default=0, metadata={"help": "inputs that share a scale; 0: all of an output channel"}
+    block: Literal["auto", 0, 16, 32, 64, 128] = field(
+        default="auto",
+        metadata={"help": "inputs that share a scale; 0: all of an output channel"},
     )
     rounding: Literal["auto", "nearest", "least-squares"] = field(
         default="auto", metadata={"help": "to the nearest integers, or to those that fit the data"}
     )
-    symmetric: bool = field(default=True, metadata={"help": "whether 0 is the zero point"})
+    symmetric: bool | None = field(
+        default=None,
+        metadata={"help": "whether 0 is the zero point; none: not where scales belong to blocks"},
+    )
     form: Form = field(
         default="foldable", metadata={"help": "folded when loaded, or taken in by kernels"}
     )
@@ -91,7 +98,7 @@ class QuantizeWeights(LossyPass):
         """See the module's docstring."""
         fitted = self._plan(context).fitted
         places = places_of(context, self.smallest)
-        opset = max((self._opset(places[c.where], int(c.level)) for c in chosen), default=0)
+        opset = max((self._format(places[c.where], int(c.level)).opset for c in chosen), default=0)
         if _is_older(context, opset):
             raise_opset(context.model, opset)
             context.refresh()
@@ -99,9 +106,7 @@ class QuantizeWeights(LossyPass):
         for choice in chosen:
             place, bits = places[choice.where], int(choice.level)
             found = fitted.get(choice.where) if bits == self.bits else None
-            if found is None:
-                found = nearest(place, place.layout(self.block), self._grid(bits))
-            reader = store(place, found, bits, form_of(place, self.form))
+            reader = store(place.weight, found or nearest(place, self._format(place, bits)))
             for scope in context.scopes():
                 discard(scope, place.weight)
             yield Edit(reader, f"{choice.where} {choice.what}")
@@ -129,20 +134,20 @@ class QuantizeWeights(LossyPass):
 
     def _objection(self, place: Place, context: Context, known: dict[int, str]) -> str:
         """Why a weight cannot be stored so."""
-        layout = place.layout(self.block)
-        if stored_bytes(place, layout, self.bits, self.symmetric) >= place.weight.nbytes:
+        wanted = self._format(place, self.bits)
+        if wanted.nbytes >= place.weight.nbytes:
             return f"it would not be smaller in {self.bits} bits"
-        opset = self._opset(place, self.bits)
+        opset = wanted.opset
         if opset not in known:
             found = objection(context.model, opset) if _is_older(context, opset) else ""
             known[opset] = found and f"{self.bits} bits need opset {opset}: {found}"
         return known[opset]
 
-    def _opset(self, place: Place, bits: int) -> int:
-        return opset_of(place, place.layout(self.block), bits, form_of(place, self.form))
-
-    def _grid(self, bits: int) -> AffineGrid:
-        return AffineGrid.of(bits, signed=self.symmetric)
+    def _format(self, place: Place, bits: int) -> Format:
+        automatic = FEW_BITS_BLOCK if bits < MILDEST else 0
+        block = automatic if self.block == "auto" else self.block
+        signed = block == 0 if self.symmetric is None else self.symmetric
+        return Format.of(place, bits, block, signed, self.form)
 
     def _observed(
         self, places: Sequence[Place], context: Context
@@ -165,19 +170,19 @@ class QuantizeWeights(LossyPass):
         self, place: Place, moments: Moments | str | None, fitted: dict[str, Integers]
     ) -> Iterator[Choice]:
         """The levels of a place, the strongest first; what was fitted is kept."""
-        layout = place.layout(self.block)
         known = moments if isinstance(moments, Moments) else None
         for bits in dict.fromkeys((self.bits, MILDEST)):
-            saving = place.weight.nbytes - stored_bytes(place, layout, bits, self.symmetric)
+            wanted = self._format(place, bits)
+            saving = place.weight.nbytes - wanted.nbytes
             if saving <= 0:
                 return
-            what = f"in {bits} bits" + (f", {layout.block} to a scale" if layout.block else "")
+            block = wanted.layout.block
+            what = f"in {bits} bits" + (f", {block} to a scale" if block else "")
             if bits == self.bits and known is not None:
-                found = fitted_to_outputs(place, layout, self._grid(bits), known)
-                fitted[place.name] = found
+                found = fitted[place.name] = fitted_to_outputs(place, wanted, known)
                 what += ", by least squares"
             else:
-                found = nearest(place, layout, self._grid(bits))
+                found = nearest(place, wanted)
                 what += f", to the nearest: {moments}" if isinstance(moments, str) else ""
             yield Choice(place.name, bits, what, loss_of(found, place, known), saving)
 
