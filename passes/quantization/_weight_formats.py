@@ -77,7 +77,7 @@ class Format:
     @property
     def integers(self) -> np.dtype[Any]:
         """Their type."""
-        return TYPES[self.bits, self.signed]
+        return np.dtype(TYPES[self.bits, self.signed])
 
     @property
     def scales(self) -> np.dtype:

@@ -141,4 +141,4 @@ def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.n
 def rounded(values: np.ndarray, axis: int | None) -> Rounded:
     """Weights rounded to the nearest, on scales that cover them."""
     scale = weight_scale(values, axis)
-    return Rounded(integers_of(values, scale, axis), scale)
+    return np.asarray(Rounded(integers_of(values, scale, axis), scale))
