@@ -77,7 +77,8 @@ class Format:
     @property
     def integers(self) -> np.dtype[Any]:
         """Their type."""
-        return np.dtype(TYPES[self.bits, self.signed])
+        found: np.dtype[Any] = TYPES[self.bits, self.signed]
+        return found
 
     @property
     def scales(self) -> np.dtype:

@@ -126,7 +126,7 @@ def weight_scale(values: np.ndarray, axis: int | None) -> np.ndarray:
     axes = tuple(n for n in range(values.ndim) if n != axis)
     wide = np.maximum(covering_scale(values.astype(np.float64), 8, axes), SMALLEST_SCALE)
     scale = wide.astype(np.float32)
-    return scale.reshape(-1) if axis is not None else scale.reshape(())
+    return np.asarray(scale.reshape(-1) if axis is not None else scale.reshape(()))
 
 
 def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
@@ -141,4 +141,4 @@ def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.n
 def rounded(values: np.ndarray, axis: int | None) -> Rounded:
     """Weights rounded to the nearest, on scales that cover them."""
     scale = weight_scale(values, axis)
-    return np.asarray(Rounded(integers_of(values, scale, axis), scale))
+    return Rounded(integers_of(values, scale, axis), scale)
