@@ -3,8 +3,9 @@
 The moments of F features take 8 F^2 bytes. A layer whose moments would take more than is held together has
 them in blocks of consecutive features, and what connects features of different blocks is not looked at.
 
-The moments of few rows show connections that other rows do not have. So the diagonal is raised by ``FEW``
-times features per row, as a share of its mean: the fewer rows, the more features count as independent.
+The moments of few rows show connections that other rows do not have. So what is to be fitted is fitted to
+them with a diagonal that is raised by ``FEW`` times features per row, as a share of its mean: the fewer rows,
+the more features count as independent.
 """
 
 from __future__ import annotations
@@ -34,10 +35,22 @@ class Moments(NamedTuple):
     Attributes:
         blocks: the numbers of features, counted through all groups, and their moments, float64.
         second: the diagonal, E[x^2], of shape ``(groups * features,)``.
+        rows: that they are of.
     """
 
     blocks: list[tuple[np.ndarray, np.ndarray]]
     second: np.ndarray
+    rows: int
+
+    def damped(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The blocks with raised diagonals."""
+        found = []
+        for features, gram in self.blocks:
+            matrix = gram.copy()
+            ridge = FEW * len(features) / self.rows * float(self.second[features].mean())
+            matrix[np.diag_indices(len(features))] += ridge
+            found.append((features, matrix))
+        return found
 
     def energy(self, matrices: np.ndarray) -> float:
         """The mean of the squared outputs of a layer with such weights.
@@ -72,14 +85,8 @@ def _moments(answer: Answer[Gram]) -> Moments | str:
     second = gram.second
     if not np.isfinite(second).all():
         return "what it reads is not finite"
-    blocks = []
-    for number, rows in enumerate(gram.blocks):
-        ridge = FEW * len(rows) / gram.rows * second[rows].mean()
-        second[rows] += ridge
-        matrix = gram.product(number) / gram.rows
-        matrix[np.diag_indices(len(rows))] += ridge
-        blocks.append((rows, matrix))
-    return Moments(blocks, second)
+    blocks = [(rows, gram.product(n) / gram.rows) for n, rows in enumerate(gram.blocks)]
+    return Moments(blocks, second, gram.rows)
 
 
 def _spec(layer: Layer, observe: Observe) -> GramSpec:

@@ -61,13 +61,24 @@ class Format:
     form: Form
 
     @classmethod
-    def of(cls, place: Place, bits: int, block: int, signed: bool, wanted: Form) -> Format:
-        """That of a weight; DequantizeLinear is only written where a kernel takes it in."""
-        weight, reader = place.weight, place.reader
+    def of(
+        cls, place: Place, bits: int, block: int, symmetric: bool | None, wanted: Form
+    ) -> Format:
+        """That of a weight.
+
+        Args:
+            place: the weight.
+            bits: of an integer.
+            block: elements that share a scale, where the weight can be cut; 0: all of a channel.
+            symmetric: whether the zero point is 0; None: where it is not cut.
+            wanted: DequantizeLinear is only written where a kernel takes it in.
+        """
+        weight, reader, layout = place.weight, place.reader, place.layout(block)
         plain = weight.dtype.name in ("float16", "float32") and len(weight.shape) == 2
         taken = reader.op == "MatMul" or (reader.op == "Gemm" and not reader.attrs.get("transB", 0))
         form = wanted if plain and taken and place.index == 1 else "foldable"
-        return cls(place.layout(block), weight.dtype, bits, signed, form)
+        signed = layout.axis is None if symmetric is None else symmetric
+        return cls(layout, weight.dtype, bits, signed, form)
 
     @property
     def grid(self) -> AffineGrid:

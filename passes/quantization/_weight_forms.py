@@ -56,9 +56,13 @@ class Chain:
     def floats(self, what: str, values: np.ndarray) -> gs.Tensor:
         """A constant of another type, cast to the weight's; one of the weight's type as it is."""
         held = self.constant(what, values)
-        if values.dtype == self.weight.dtype:
-            return held
-        return self.add("Cast", [held], {"to": helper.np_dtype_to_tensor_dtype(self.weight.dtype)})
+        return held if values.dtype == self.weight.dtype else self.cast(held)
+
+    def cast(self, tensor: gs.Tensor) -> gs.Tensor:
+        """A tensor in the weight's type."""
+        return self.add(
+            "Cast", [tensor], {"to": helper.np_dtype_to_tensor_dtype(self.weight.dtype)}
+        )
 
     def end(
         self, op: str, inputs: Sequence[gs.Tensor], attrs: dict[str, Any] | None = None

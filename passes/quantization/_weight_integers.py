@@ -79,7 +79,7 @@ def fitted_to_outputs(place: Place, stored: Format, moments: Moments) -> Integer
         for part in (_values(place), spread(start.scale), spread(start.zero_point))
     )
     groups, features, _ = matrices.shape
-    blocks = moments.blocks
+    blocks = moments.damped()
     whole = len(blocks) == groups and all(len(rows) == features for rows, _ in blocks)
     gram = np.stack([matrix for _, matrix in blocks]) if whole else blocks
     found = rounded_to_fit(matrices, scale, zero, stored.grid, gram)

@@ -37,13 +37,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Literal, NamedTuple
 
-from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
 from ..pruning._fitting.layers import Layer
 from ._layer_moments import Moments, moments_of
+from ._opsets import ensure_opset, opset_objection
 from ._weight_formats import Form, Format
 from ._weight_forms import store
 from ._weight_integers import Integers, fitted_to_outputs, loss_of, nearest
@@ -98,11 +98,9 @@ class QuantizeWeights(LossyPass):
         """See the module's docstring."""
         fitted = self._plan(context).fitted
         places = places_of(context, self.smallest)
-        opset = max((self._format(places[c.where], int(c.level)).opset for c in chosen), default=0)
-        if _is_older(context, opset):
-            raise_opset(context.model, opset)
-            context.refresh()
-            places = places_of(context, self.smallest)
+        formats = [self._format(places[entry.where], int(entry.level)) for entry in chosen]
+        ensure_opset(context, max((wanted.opset for wanted in formats), default=0))
+        places = places_of(context, self.smallest)
         for choice in chosen:
             place, bits = places[choice.where], int(choice.level)
             found = fitted.get(choice.where) if bits == self.bits else None
@@ -117,9 +115,8 @@ class QuantizeWeights(LossyPass):
     def _planned(self, context: Context) -> _Plan:
         plan = _Plan([], {})
         places = []
-        objections: dict[int, str] = {}
         for place in places_of(context, self.smallest).values():
-            why = refusal(place.weight, context) or self._objection(place, context, objections)
+            why = refusal(place.weight, context) or self._objection(place, context)
             if why:
                 plan.entries.append(Skip(place.name, why))
             else:
@@ -132,22 +129,18 @@ class QuantizeWeights(LossyPass):
             plan.entries.extend(self._choices(place, moments, plan.fitted))
         return plan
 
-    def _objection(self, place: Place, context: Context, known: dict[int, str]) -> str:
+    def _objection(self, place: Place, context: Context) -> str:
         """Why a weight cannot be stored so."""
         wanted = self._format(place, self.bits)
         if wanted.nbytes >= place.weight.nbytes:
             return f"it would not be smaller in {self.bits} bits"
-        opset = wanted.opset
-        if opset not in known:
-            found = objection(context.model, opset) if _is_older(context, opset) else ""
-            known[opset] = found and f"{self.bits} bits need opset {opset}: {found}"
-        return known[opset]
+        why = opset_objection(context, wanted.opset)
+        return why and f"{self.bits} bits need opset {wanted.opset}: {why}"
 
     def _format(self, place: Place, bits: int) -> Format:
         automatic = FEW_BITS_BLOCK if bits < MILDEST else 0
         block = automatic if self.block == "auto" else self.block
-        signed = block == 0 if self.symmetric is None else self.symmetric
-        return Format.of(place, bits, block, signed, self.form)
+        return Format.of(place, bits, block, self.symmetric, self.form)
 
     def _observed(
         self, places: Sequence[Place], context: Context
@@ -185,8 +178,3 @@ class QuantizeWeights(LossyPass):
                 found = nearest(place, wanted)
                 what += f", to the nearest: {moments}" if isinstance(moments, str) else ""
             yield Choice(place.name, bits, what, loss_of(found, place, known), saving)
-
-
-def _is_older(context: Context, opset: int) -> bool:
-    """Whether a part of the model is written in an older operator set."""
-    return any(int(scope.opset) < opset for scope in context.scopes())
