@@ -130,6 +130,33 @@ def test_a_kernel_takes_dequantize_linear_in(options: str, tmp_path) -> None:
     assert [node.op_type for node in as_run(model, tmp_path).node] == ["MatMulNBits"]
 
 
+@pytest.mark.parametrize("inputs", [64, 40])
+@pytest.mark.parametrize("product", ["MatMul(x, w)", "Gemm(x, w)"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_kernel_computes_what_was_judged(inputs: int, product: str, symmetric: bool) -> None:
+    """Where a session keeps it from rounding what the layer reads."""
+    text = PRODUCT.replace("64", str(inputs)).replace("MatMul(x, w)", product)
+    step = QuantizeWeights(bits=4, block=32, symmetric=symmetric, form="dequantize")
+    model = Stage([step]).run(parse(text, ("w",))).model
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    exact = onnxruntime.InferenceSession(model.to_bytes(), options, ["CPUExecutionProvider"])
+    x = correlated(9, inputs)
+    wanted = outputs(model, x)
+    tolerance = 1e-5 * np.abs(wanted).max()
+    np.testing.assert_allclose(exact.run(None, {"x": x})[0], wanted, atol=tolerance)
+    rounded = np.abs(session(model).run(None, {"x": x})[0] - wanted).max()
+    assert rounded < 2e-2 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("gemm", ["<transB = 1>", "<alpha = 0.5>"])
+def test_what_no_kernel_takes_in_is_folded(gemm: str, tmp_path) -> None:
+    text = PRODUCT.replace("[64, 96] w", "[96, 96] w").replace("N, 64", "N, 96")
+    text = text.replace("MatMul(", f"Gemm{gemm}(")
+    run = Stage([QuantizeWeights(bits=4, form="dequantize")]).run(parse(text, ("w",)))
+    assert [node.op_type for node in as_run(run.model, tmp_path).node] == ["Gemm"]
+
+
 @pytest.mark.parametrize("form", ["foldable", "dequantize"])
 @pytest.mark.parametrize("inputs", [64, 40])
 @pytest.mark.parametrize("symmetric", [True, False])

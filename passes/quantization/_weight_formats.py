@@ -16,6 +16,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
+from graphopt.ir.graph import Node
 from graphopt.numerics.grids import AffineGrid
 
 from ._weight_places import Layout, Place
@@ -73,10 +74,10 @@ class Format:
             symmetric: whether the zero point is 0; None: where it is not cut.
             wanted: DequantizeLinear is only written where a kernel takes it in.
         """
-        weight, reader, layout = place.weight, place.reader, place.layout(block)
+        weight, layout = place.weight, place.layout(block)
         plain = weight.dtype.name in ("float16", "float32") and len(weight.shape) == 2
-        taken = reader.op == "MatMul" or (reader.op == "Gemm" and not reader.attrs.get("transB", 0))
-        form = wanted if plain and taken and place.index == 1 else "foldable"
+        taken = plain and place.index == 1 and _is_plain_product(place.reader)
+        form = wanted if taken else "foldable"
         signed = layout.axis is None if symmetric is None else symmetric
         return cls(layout, weight.dtype, bits, signed, form)
 
@@ -116,3 +117,12 @@ class Format:
         scales = self.layout.scales
         zeros = 0 if self.signed else -(-scales * self.bits // 8)
         return -(-elements * self.bits // 8) + scales * self.scales.itemsize + zeros
+
+
+def _is_plain_product(node: Node) -> bool:
+    """Whether a node is a product as kernels for few bits compute it."""
+    attrs = node.attrs
+    if node.op == "Gemm":
+        turned = attrs.get("transA", 0) or attrs.get("transB", 0)
+        return not turned and attrs.get("alpha", 1.0) == attrs.get("beta", 1.0) == 1.0
+    return str(node.op) == "MatMul"

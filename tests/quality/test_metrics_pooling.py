@@ -93,7 +93,7 @@ def test_weights_are_repetitions(text: str, seed: int, counts: list[int]) -> Non
     for kind in (np.float64, np.uint8, np.int64):
         found = metric.values(rows, weights.astype(kind))
         assert found.shape == (2,) and found.dtype == np.float64
-        np.testing.assert_allclose(found, [repeated, metric.value(rows)], rtol=1e-12)
+        np.testing.assert_allclose(found, [repeated, metric.value(rows)], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("text", TEXTS)
