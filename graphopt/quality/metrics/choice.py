@@ -4,9 +4,9 @@ With labels, the forms that labels can have are gone through from the most telli
 of them allows several readings (several outputs, several layouts), each is tried on the first batch and
 the one by which the original does best is taken: an output does better on the labels that are about it.
 
-Without labels it is a measure of fidelity: agreement of the predicted classes where the model predicts
-classes and there are enough samples to ever prove so small a drop, else one that every sample says
-something about.
+Without labels it is a measure of fidelity: agreement of the decisions where the model predicts classes, or
+one probability for each step of a sequence, and there are enough of them to ever prove so small a drop; else
+one that every sample says something about.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from graphopt.errors import UsageError
 from graphopt.ir.model import Model
 from graphopt.quality.metrics.base import Metric, Observed
+from graphopt.quality.metrics.decisions import ElementAgreement, rarer
 from graphopt.quality.metrics.fidelity import Agreement, Cosine, Equal
 from graphopt.quality.metrics.kl import KL, are_probabilities
 from graphopt.quality.metrics.noise import SQNR, WorstDifference
@@ -31,6 +32,9 @@ from graphopt.quality.metrics.variation import TotalVariation, is_distribution
 LOSSES_TO_TELL = 6.0
 """Samples times the largest drop from which agreement is taken. Below 3 not even a perfect candidate is
 proven at 95 % (rule of three); 6 leaves room for the verdicts after the first, which are stricter."""
+
+RARER = 0.05
+"""The share of the rarer decision from which the decisions of all steps are counted."""
 
 SAME = 1e-3
 """How near labels are to an output, in units of its size, that are the original's own output."""
@@ -128,7 +132,14 @@ def _fidelity(
         if max_drop is None or samples * max_drop >= LOSSES_TO_TELL:
             return f"agreement{where}", "no labels; the outputs are scores of classes"
         why_not = f", and {samples} samples are too few to prove so small a drop of agreement"
-    likely = _probabilities(model, floats)
+    answers = _answers(model, floats)
+    if _decide_steps(model, answers):
+        steps = sum(array.size for array in answers.values()) / (size or 1)
+        if max_drop is None or samples * steps * max_drop >= LOSSES_TO_TELL:
+            at = f"@{next(iter(answers))}" if len(answers) == 1 else ""
+            why = "no labels; the output is a probability for each step, above or below 0.5"
+            return f"element-agreement{at}", why
+    likely = _probabilities(model, answers)
     if likely:
         at = f"@{likely[0]}" if len(likely) == 1 else ""
         return f"tv{at}", f"no labels{why_not}; the outputs are probabilities"
@@ -144,25 +155,46 @@ def _scores(array: np.ndarray, size: int | None) -> np.ndarray | None:
     return class_scores(array, (len(array) if array.ndim else 1) if size is None else size)
 
 
-def _probabilities(model: Model, floats: Outputs) -> list[str]:
+def _answers(model: Model, floats: Outputs) -> dict[str, np.ndarray]:
+    """The outputs without states, which a caller gives back at the next run.
+
+    A state has the shape that an input declares in numbers.
+    """
+    declared = {tuple(t.shape) for t in model.graph.inputs if t.shape is not None}
+    return {name: array for name, array in floats.items() if array.shape not in declared}
+
+
+def _decide_steps(model: Model, answers: Outputs) -> bool:
+    """Whether all answers are one probability for each step of a sequence, decided either way often enough.
+
+    Where nearly all steps are decided alike, as in a map that is mostly background, the few others hardly
+    count in a share of all.
+    """
+    known = thresholds(model)
+    return bool(answers) and all(
+        known.get(name) == PROBABILITY
+        and sum(length > 1 for length in array.shape) in (1, 2)
+        and array.size > 1
+        and ElementAgreement().fits(array, len(array))
+        and rarer(array) >= RARER
+        for name, array in answers.items()
+    )
+
+
+def _probabilities(model: Model, answers: Outputs) -> list[str]:
     """The outputs that are probabilities, where all are: of classes, or of one thing for each row.
 
     A map of probabilities, as of what a pixel belongs to, is none of these: most of it may be background.
-    States, which a caller gives back at the next run, are no answers: outputs of the shape that an input
-    declares in numbers.
     """
-    declared = {tuple(t.shape) for t in model.graph.inputs if t.shape is not None}
-    answers = [name for name, array in floats.items() if array.shape not in declared]
     known = thresholds(model)
     metric = TotalVariation()
-    for name in answers:
-        array = floats[name]
+    for name, array in answers.items():
         single = array.size <= (len(array) if array.ndim else 1) and known.get(name) == PROBABILITY
         if not (single or is_distribution(array)):
             return []
         if not metric.fits(array, len(array) if array.ndim else 1):
             return []
-    return answers
+    return list(answers)
 
 
 def _predict_classes(floats: Outputs, size: int | None) -> bool:

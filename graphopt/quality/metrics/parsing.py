@@ -22,6 +22,7 @@ from graphopt.ir.model import Model
 from graphopt.quality.metrics.base import Metric
 from graphopt.quality.metrics.classification import ElementAccuracy, Top1, TopK
 from graphopt.quality.metrics.custom import custom_metric
+from graphopt.quality.metrics.decisions import ElementAgreement
 from graphopt.quality.metrics.entries import entries
 from graphopt.quality.metrics.f1 import F1
 from graphopt.quality.metrics.fidelity import Agreement, Cosine, Equal
@@ -112,6 +113,7 @@ KINDS: dict[str, Kind] = {
     "element-accuracy": Kind(
         ElementAccuracy, {"axis": _AXIS, "ignore": _whole(_MOST, "a whole number")}
     ),
+    "element-agreement": Kind(ElementAgreement, {}),
     "equal": Kind(Equal, {}),
     "f1": Kind(
         F1, {"average": _one_of("macro", "micro", "binary"), "positive": _NATURAL, **_CLASS}

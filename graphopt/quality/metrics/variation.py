@@ -33,7 +33,7 @@ class TotalVariation(Fidelity):
 
     def fits(self, array: np.ndarray, size: int) -> bool:
         """Whether it holds numbers from 0 to 1."""
-        return is_float(array) and array.size > 0 and _within(as_numbers(array))
+        return is_float(array) and array.size > 0 and within_unit(as_numbers(array))
 
     def nearness(self, pair: Pair) -> np.ndarray:
         """The mean distance of each sample."""
@@ -51,6 +51,7 @@ def is_distribution(array: np.ndarray) -> bool:
     return array.ndim > 1 and array.shape[-1] > 1 and are_probabilities(array)
 
 
-def _within(array: np.ndarray) -> bool:
+def within_unit(array: np.ndarray) -> bool:
+    """Whether all numbers lie from 0 to 1."""
     with np.errstate(invalid="ignore"):
         return bool(((array >= 0) & (array <= 1)).all())

@@ -3,7 +3,8 @@
 A narrower range has finer steps and clips what lies outside. What that costs depends on what the model makes
 of the outliers, which no histogram tells: in front of a maximum they are all that counts, in a spectrum they
 count little. So parts of the covering range are tried, and the loss of each is measured. First of the
-activations that most of the loss comes from some parts far from each other, then those beside the best one.
+activations that most of the loss comes from some parts far from each other, each smaller one for as long as
+the smallest does best; then those beside the best one.
 
 Ranges are taken from the first half of the samples and losses measured on the second half too: a range that
 fits what was seen only would look too good otherwise. And other data reaches further still, so a range counts
@@ -27,6 +28,9 @@ from .units import Unit, quantized_tensors
 
 COARSE = (1.25, 0.5, 0.25)
 """Parts of the covering range that are tried beside the whole of it."""
+
+SMALLEST = 2.0**-6
+"""The smallest part of the covering range that is tried."""
 
 FINE = 2.0**0.5
 """The ratio of the parts that are tried next, to the best of these."""
@@ -77,17 +81,28 @@ class RangeSearch:
         names = self.names
         losses = self._measured({(name, 1.0) for name in names})
         doubtful = _dearest({name: losses.get((name, 1.0), 0.0) for name in names})
+        tried = {name: [1.0, *COARSE] for name in doubtful}
         losses |= self._measured({(name, part) for name in doubtful for part in COARSE})
-        tried = (1.0, *COARSE)
+        falling = doubtful
+        while falling:
+            falling = [n for n in falling if _least(n, tried[n], losses) == min(tried[n])]
+            falling = [n for n in falling if min(tried[n]) > SMALLEST]
+            losses |= self._tried(tried, {(n, min(tried[n]) / 2) for n in falling})
         nearer = {
-            (n, _least(n, tried, losses) * step) for n in doubtful for step in (FINE, 1 / FINE)
+            (n, _least(n, tried[n], losses) * step) for n in doubtful for step in (FINE, 1 / FINE)
         }
-        losses |= self._measured(nearer)
+        losses |= self._tried(tried, nearer)
         parts: dict[str, Way] = dict.fromkeys(names, 1.0)
-        for name in doubtful:
-            more = tuple(part for other, part in nearer if other == name)
-            parts[name] = _least(name, (*tried, *more), losses)
+        parts.update((name, _least(name, tried[name], losses)) for name in doubtful)
         return parts, {name: losses.get((name, parts[name]), 0.0) for name in names}
+
+    def _tried(
+        self, tried: Mapping[str, list[float]], wanted: Collection[tuple[str, float]]
+    ) -> dict[Key, float]:
+        """The losses of further parts of ranges, which join those that were tried."""
+        for name, part in sorted(wanted):
+            tried[name].append(part)
+        return self._measured(wanted) if wanted else {}
 
     def _measured(self, wanted: Collection[tuple[str, Way]]) -> dict[Key, float]:
         """The losses of activations with ranges chosen in some ways."""

@@ -37,8 +37,20 @@ from .weights import Rounded, fitted
 OPSET = 13
 """The oldest that has QuantizeLinear with a scale for each channel."""
 
-REVISIONS = 2
-"""Choices that are timed at most."""
+REVISIONS = 4
+"""Choices that are timed at most, to correct the table."""
+
+PATH = 12
+"""Choices between all that pays and nothing that are timed as whole models."""
+
+FASTER = 0.01
+"""The share of its time by which a choice must be faster than one that loses less."""
+
+LEAST_LOSS = 1e-12
+"""A loss that counts as none where losses are compared by their ratio."""
+
+Seconds = Mapping[frozenset[int], float]
+"""What a run takes with each of some choices."""
 
 LEAST = 4
 """Samples of a half below which ranges are judged on the samples that they come from."""
@@ -55,7 +67,7 @@ class Study:
         problem: what they were chosen by.
         refused: why nodes stay on floats, by label.
         constants: weights as integers, by the number of the unit.
-        seconds: measured, of a run on floats and of the fastest choice; None where nothing was timed.
+        seconds: measured, of a run with each choice of the path and others; empty where nothing was timed.
     """
 
     units: Sequence[Unit]
@@ -64,7 +76,7 @@ class Study:
     problem: Problem
     refused: Mapping[str, str]
     constants: Mapping[int, Rounded] = field(default_factory=dict)
-    seconds: tuple[float, float] | None = None
+    seconds: Seconds = field(default_factory=dict)
 
 
 @dataclass
@@ -107,8 +119,8 @@ class Studying:
         losses |= self._rounded(chosen)
         scales, _ = scales_of(units, known, self.target, ways)
         problem = self._table(chosen, forms).problem(losses)
-        seconds = (forms[0].profile.total, _of(forms, best)) if forms else None
-        path = [settled(self.model, chosen, part) for part in problem.path()]
+        cuts = (settled(self.model, chosen, part) for part in problem.path())
+        path, seconds = self._path(list(dict.fromkeys([best, *cuts])), problem, scales)
         return Study(units, scales, path, problem, self.refused, self.constants, seconds)
 
     def _raise(self) -> str:
@@ -173,6 +185,31 @@ class Studying:
         except (NativeError, OutputError) as error:
             self.refused["the model"] = f"its nodes cannot be timed: {error.what}"
             return []
+
+    def _path(
+        self, choices: Sequence[frozenset[int]], problem: Problem, scales: Mapping[str, Scale]
+    ) -> tuple[list[frozenset[int]], Seconds]:
+        """Of some choices those that none beats in both time and loss, the fastest first, and their times.
+
+        Times are measured of whole models, side by side, so what the table does not foresee counts too.
+        """
+        found = sorted(choices, key=problem.loss)
+        if self.context.measure is None or not self.target.timed or len(found) < 2:
+            return found[::-1], {}
+        while len(found) > PATH:  # the one that differs least in loss from a neighbour goes
+            gaps = [_gap(problem, found[n - 1 : n + 2]) for n in range(1, len(found) - 1)]
+            del found[1 + gaps.index(min(gaps))]
+        try:
+            forms = self._timed(found, scales, anew=True)
+        except (NativeError, OutputError) as error:
+            self.refused["the model"] = f"its choices cannot be timed: {error.what}"
+            return found[::-1], {}
+        seconds = {form.chosen: form.profile.total for form in forms}
+        kept: list[frozenset[int]] = []
+        for chosen in found:
+            if not kept or seconds[chosen] < (1 - FASTER) * seconds[kept[-1]]:
+                kept.append(chosen)
+        return kept[::-1], seconds
 
     def _timed(
         self,
@@ -248,5 +285,7 @@ class Studying:
         return found
 
 
-def _of(forms: Sequence[Form], chosen: frozenset[int]) -> float:
-    return next((form.profile.total for form in forms if form.chosen == chosen), math.nan)
+def _gap(problem: Problem, three: Sequence[frozenset[int]]) -> float:
+    """How much the loss changes around the middle one of three choices, as a ratio."""
+    low, middle, high = (max(problem.loss(chosen), LEAST_LOSS) for chosen in three)
+    return min(middle / low, high / middle)
