@@ -4,7 +4,7 @@
     percentile      all but one in ten thousand
     entropy         least Kullback-Leibler divergence of the rounded histogram
     mse             least squared error of rounding and clipping
-    auto            the part of the dynamic range that loses least at the model's outputs: see ``clipping``
+    auto            the parts of the dynamic range that lose least at the model's outputs: see ``clipping``
 
 An operator that only moves elements gives them on the grid it reads them on. Behind an absorbed Relu or Clip
 the grid ends within its bounds, or the runtime could not leave the activation out.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,26 @@ from .units import Unit, bounds
 
 Method = Literal["auto", "minmax", "percentile", "entropy", "mse"]
 
-Way = Method | float
+
+class Part(NamedTuple):
+    """What is kept of the range that covers all that was seen.
+
+    Attributes:
+        low: the share of its part below 0.
+        high: the share of its part above 0.
+    """
+
+    low: float = 1.0
+    high: float = 1.0
+
+    def scaled(self, low: float, high: float) -> Part:
+        """So many times of both ends."""
+        return Part(self.low * low, self.high * high)
+
+
+WHOLE = Part()
+
+Way = Method | Part
 """How a range is chosen: by a method, or as a part of the covering range."""
 
 BINS = 2048
@@ -104,7 +123,7 @@ def _place(
     if isinstance(histogram, str):
         refused[name] = histogram
         return
-    found[name] = scale_of(histogram, limits, target, ways.get(name, 1.0))
+    found[name] = scale_of(histogram, limits, target, ways.get(name, WHOLE))
 
 
 def scale_of(histogram: Histogram, limits: tuple[float, float], target: Target, way: Way) -> Scale:
@@ -132,8 +151,8 @@ def scale_of(histogram: Histogram, limits: tuple[float, float], target: Target, 
 
 def _range(histogram: Histogram, target: Target, way: Way) -> tuple[float, float]:
     grid, symmetric = target.activations, target.symmetric
-    if isinstance(way, float):
-        return way * histogram.minimum, way * histogram.maximum
+    if isinstance(way, Part):
+        return way.low * histogram.minimum, way.high * histogram.maximum
     methods: dict[str, Callable[[], tuple[float, float]]] = {
         "percentile": lambda: ranges.percentile(histogram),
         "entropy": lambda: ranges.entropy(histogram, grid, symmetric),

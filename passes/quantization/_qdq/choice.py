@@ -12,6 +12,9 @@ cut of a graph with one vertex for each unit, and one more for each term, finds 
 (Kolmogorov and Zabih, "What energy functions can be minimized via graph cuts?", 2004). Prices in
 ascending order give a path from the fastest choice to none. Without movement each choice is a part of the one
 before; what moves elements may join at a higher price, where rounding in front of it loses less.
+
+Prices find the choices on the convex hull of time and loss. Between two of these units are given up one after
+another, the one first whose loss costs least time.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import networkx as nx
@@ -26,6 +30,9 @@ from networkx.algorithms.flow import boykov_kolmogorov
 
 UNIT = 1e-10
 """Seconds that one unit of flow stands for: capacities are whole numbers, so that sums are exact."""
+
+STEPS = 8
+"""Steps between two choices that are best at some price."""
 
 FLOATS, INTEGERS = "floats", "integers"
 
@@ -102,6 +109,14 @@ class Problem:
 
     def path(self) -> list[frozenset[int]]:
         """Choices from the fastest to none, each of which loses less than the one before."""
+        hull = self._hull()
+        found: list[frozenset[int]] = []
+        for before, after in pairwise(hull):
+            found += [before, *self._between(before, after)]
+        return [*found, hull[-1]]
+
+    def _hull(self) -> list[frozenset[int]]:
+        """The choices that are best at some price, by rising prices."""
         found = [self.choose(0.0)]
         price = LOWEST_PRICE * self.total
         for _ in range(PRICES):
@@ -114,6 +129,27 @@ class Problem:
         if found[-1]:
             found.append(frozenset())
         return found
+
+    def _between(self, before: frozenset[int], after: frozenset[int]) -> list[frozenset[int]]:
+        """Choices that lose less than one and more than another, those in between that none beats in both."""
+        found = [before]
+        last, rest = before, before - after
+        share = -(-len(rest) // STEPS)
+        while len(rest) > share:
+            worth = sorted(rest, key=lambda uid: (-self._worth(last, uid), uid))
+            last, rest = last - set(worth[:share]), rest - set(worth[:share])
+            while len(found) > 1 and self.seconds(last) <= self.seconds(found[-1]):
+                found.pop()
+            within = self.seconds(found[-1]) < self.seconds(last) < self.seconds(after)
+            if within and self.loss(after) < self.loss(last) < self.loss(found[-1]):
+                found.append(last)
+        return found[1:]
+
+    def _worth(self, chosen: frozenset[int], uid: int) -> float:
+        """The loss that giving up one unit takes away, for each second that it costs."""
+        rest = chosen - {uid}
+        won = self.loss(chosen) - self.loss(rest)
+        return won / max(self.seconds(rest) - self.seconds(chosen), UNIT)
 
     def seconds(self, chosen: frozenset[int]) -> float:
         """What a run takes, as predicted, compared with all on floats: the difference in seconds."""

@@ -4,7 +4,8 @@ A narrower range has finer steps and clips what lies outside. What that costs de
 of the outliers, which no histogram tells: in front of a maximum they are all that counts, in a spectrum they
 count little. So parts of the covering range are tried, and the loss of each is measured. First of the
 activations that most of the loss comes from some parts far from each other, each smaller one for as long as
-the smallest does best; then those beside the best one.
+the smallest does best; then one end alone, since what reads it may make nothing of one side, as a SiLU does
+of what lies far below 0; then the parts beside the best one.
 
 Ranges are taken from the first half of the samples and losses measured on the second half too: a range that
 fits what was seen only would look too good otherwise. And other data reaches further still, so a range counts
@@ -14,14 +15,15 @@ as so much worse the less room it leaves (``risk``).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
+from graphopt.numerics.streaming import Histogram
 from graphopt.pass_base import Observe
 
-from .calibration import Histograms, Way, scales_of
+from .calibration import WHOLE, Histograms, Part, Way, scales_of
 from .losses import Key, Rounding, measured_losses
 from .targets import Target
 from .units import Unit, quantized_tensors
@@ -32,18 +34,25 @@ COARSE = (1.25, 0.5, 0.25)
 SMALLEST = 2.0**-6
 """The smallest part of the covering range that is tried."""
 
+ENDS = ((0.5, 1.0), (0.25, 1.0), (1.0, 0.5), (1.0, 0.25))
+"""By what the ends of the best part are multiplied next, one alone."""
+
+SIDE = 0.1
+"""The share of a range from which an end is tried alone."""
+
 FINE = 2.0**0.5
-"""The ratio of the parts that are tried next, to the best of these."""
+"""The ratio of the parts that are tried last, to the best of all before."""
 
 DOUBTFUL = 0.95
 """The share of all losses whose activations have several ranges tried."""
 
 
-def risk(part: float) -> float:
+def risk(part: Part) -> float:
     """How many times more a part of the covering range counts to lose than was measured."""
-    if part > 1.0:
+    least = min(part)
+    if least > 1.0:
         return 1.0
-    return 1.2 if part == 1.0 else 1.5
+    return 1.2 if least == 1.0 else 1.5
 
 
 @dataclass(frozen=True)
@@ -73,38 +82,39 @@ class RangeSearch:
 
     def fixed(self, way: Way) -> dict[Key, float]:
         """What rounding each activation loses, by name, with ranges that are all chosen in one way."""
-        losses = self._measured({(name, way) for name in self.names})
+        losses = self.measured({(name, way) for name in self.names})
         return {name: losses.get((name, way), 0.0) for name in self.names}
 
     def best(self) -> tuple[dict[str, Way], dict[Key, float]]:
         """The part of the covering range that each activation keeps, and what rounding it loses, by name."""
-        names = self.names
-        losses = self._measured({(name, 1.0) for name in names})
-        doubtful = _dearest({name: losses.get((name, 1.0), 0.0) for name in names})
-        tried = {name: [1.0, *COARSE] for name in doubtful}
-        losses |= self._measured({(name, part) for name in doubtful for part in COARSE})
+        tried = _Tried(self)
+        tried.add((name, WHOLE) for name in self.names)
+        doubtful = tried.dearest()
+        tried.add((name, WHOLE.scaled(part, part)) for name in doubtful for part in COARSE)
         falling = doubtful
         while falling:
-            falling = [n for n in falling if _least(n, tried[n], losses) == min(tried[n])]
-            falling = [n for n in falling if min(tried[n]) > SMALLEST]
-            losses |= self._tried(tried, {(n, min(tried[n]) / 2) for n in falling})
-        nearer = {
-            (n, _least(n, tried[n], losses) * step) for n in doubtful for step in (FINE, 1 / FINE)
-        }
-        losses |= self._tried(tried, nearer)
-        parts: dict[str, Way] = dict.fromkeys(names, 1.0)
-        parts.update((name, _least(name, tried[name], losses)) for name in doubtful)
-        return parts, {name: losses.get((name, parts[name]), 0.0) for name in names}
+            falling = [name for name in falling if tried.falls(name)]
+            tried.add((name, tried.best(name).scaled(0.5, 0.5)) for name in falling)
+        tried.add(
+            (name, tried.best(name).scaled(*ends)) for name in doubtful for ends in self._ends(name)
+        )
+        tried.add(
+            (name, tried.best(name).scaled(step, step))
+            for name in doubtful
+            for step in (FINE, 1 / FINE)
+        )
+        parts: dict[str, Way] = {name: tried.best(name) for name in self.names}
+        return parts, {name: tried.losses.get((name, parts[name]), 0.0) for name in self.names}
 
-    def _tried(
-        self, tried: Mapping[str, list[float]], wanted: Collection[tuple[str, float]]
-    ) -> dict[Key, float]:
-        """The losses of further parts of ranges, which join those that were tried."""
-        for name, part in sorted(wanted):
-            tried[name].append(part)
-        return self._measured(wanted) if wanted else {}
+    def _ends(self, name: str) -> Sequence[tuple[float, float]]:
+        """By what the ends of a range can be multiplied alone, where it reaches far on both sides of 0."""
+        histogram = self.known.get(name)
+        if self.target.symmetric or not isinstance(histogram, Histogram):
+            return ()
+        low, high = -histogram.minimum, histogram.maximum
+        return ENDS if min(low, high) >= SIDE * (low + high) else ()
 
-    def _measured(self, wanted: Collection[tuple[str, Way]]) -> dict[Key, float]:
+    def measured(self, wanted: Collection[tuple[str, Way]]) -> dict[Key, float]:
         """The losses of activations with ranges chosen in some ways."""
         roundings = []
         for way in sorted({way for _, way in wanted}, key=str):
@@ -115,17 +125,47 @@ class RangeSearch:
         return measured_losses(self.model, self.facts, roundings, (), self.target, self.observe, {})
 
 
-def _least(name: str, parts: Sequence[float], losses: Mapping[Key, float]) -> float:
-    """The part that counts to lose least."""
-    return min(parts, key=lambda part: (losses.get((name, part), math.inf) * risk(part), -part))
+class _Tried:
+    """The parts of ranges that were tried, and what they lose.
 
+    Attributes:
+        search: measures them.
+        losses: by name and part.
+        parts: by name.
+    """
 
-def _dearest(losses: Mapping[str, float]) -> list[str]:
-    """The names that most of the losses come from."""
-    total, found = DOUBTFUL * sum(losses.values()), []
-    for name in sorted(losses, key=lambda name: (-losses[name], name)):
-        if total <= 0:
-            break
-        total -= losses[name]
-        found.append(name)
-    return found
+    def __init__(self, search: RangeSearch) -> None:
+        self.search = search
+        self.losses: dict[Key, float] = {}
+        self.parts: dict[str, list[Part]] = {}
+
+    def add(self, wanted: Iterable[tuple[str, Part]]) -> None:
+        """Measure further parts."""
+        new = dict.fromkeys(wanted)
+        for name, part in new:
+            self.parts.setdefault(name, []).append(part)
+        if new:
+            self.losses.update(self.search.measured(list(new)))
+
+    def best(self, name: str) -> Part:
+        """The part that counts to lose least."""
+        return min(
+            self.parts[name],
+            key=lambda part: (self.losses.get((name, part), math.inf) * risk(part), -sum(part)),
+        )
+
+    def falls(self, name: str) -> bool:
+        """Whether the smallest part of all does best."""
+        best = self.best(name)
+        return best == min(self.parts[name]) and min(best) > SMALLEST
+
+    def dearest(self) -> list[str]:
+        """The names that most of the losses of whole ranges come from."""
+        losses = {name: self.losses.get((name, WHOLE), 0.0) for name in self.parts}
+        total, found = DOUBTFUL * sum(losses.values()), []
+        for name in sorted(losses, key=lambda name: (-losses[name], name)):
+            if total <= 0:
+                break
+            total -= losses[name]
+            found.append(name)
+        return found

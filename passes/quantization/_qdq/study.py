@@ -22,7 +22,7 @@ from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context
 
-from .calibration import Histograms, Method, Way, histograms, scales_of
+from .calibration import WHOLE, Histograms, Method, Way, histograms, scales_of
 from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
@@ -40,7 +40,7 @@ OPSET = 13
 REVISIONS = 4
 """Choices that are timed at most, to correct the table."""
 
-PATH = 12
+PATH = 16
 """Choices between all that pays and nothing that are timed as whole models."""
 
 FASTER = 0.01
@@ -120,7 +120,10 @@ class Studying:
         scales, _ = scales_of(units, known, self.target, ways)
         problem = self._table(chosen, forms).problem(losses)
         cuts = (settled(self.model, chosen, part) for part in problem.path())
-        path, seconds = self._path(list(dict.fromkeys([best, *cuts])), problem, scales)
+        path = sorted(dict.fromkeys([best, *cuts]), key=problem.loss, reverse=True)
+        seconds: Seconds = {}
+        if forms and len(path) > 1:
+            path, seconds = self._raced(path, problem, scales)
         return Study(units, scales, path, problem, self.refused, self.constants, seconds)
 
     def _raise(self) -> str:
@@ -149,7 +152,7 @@ class Studying:
 
     def _way(self) -> Way:
         """How ranges are chosen before losses are known."""
-        return 1.0 if self.method == "auto" else self.method
+        return WHOLE if self.method == "auto" else self.method
 
     def _judged(
         self, units: Sequence[Unit], known: Histograms
@@ -186,28 +189,26 @@ class Studying:
             self.refused["the model"] = f"its nodes cannot be timed: {error.what}"
             return []
 
-    def _path(
-        self, choices: Sequence[frozenset[int]], problem: Problem, scales: Mapping[str, Scale]
+    def _raced(
+        self, path: Sequence[frozenset[int]], problem: Problem, scales: Mapping[str, Scale]
     ) -> tuple[list[frozenset[int]], Seconds]:
-        """Of some choices those that none beats in both time and loss, the fastest first, and their times.
+        """Of choices that lose less and less those that are slower and slower, and the times of all.
 
-        Times are measured of whole models, side by side, so what the table does not foresee counts too.
+        They are timed as whole models, side by side, so what the table does not foresee counts too.
         """
-        found = sorted(choices, key=problem.loss)
-        if self.context.measure is None or not self.target.timed or len(found) < 2:
-            return found[::-1], {}
-        while len(found) > PATH:  # the one that differs least in loss from a neighbour goes
+        found = list(path)
+        while len(found) > PATH:  # the one whose loss differs least from those beside it goes
             gaps = [_gap(problem, found[n - 1 : n + 2]) for n in range(1, len(found) - 1)]
             del found[1 + gaps.index(min(gaps))]
         try:
             forms = self._timed(found, scales, anew=True)
         except (NativeError, OutputError) as error:
             self.refused["the model"] = f"its choices cannot be timed: {error.what}"
-            return found[::-1], {}
+            return found, {}
         seconds = {form.chosen: form.profile.total for form in forms}
-        kept: list[frozenset[int]] = []
-        for chosen in found:
-            if not kept or seconds[chosen] < (1 - FASTER) * seconds[kept[-1]]:
+        kept = [found.pop()]
+        for chosen in reversed(found):
+            if seconds[chosen] < (1 - FASTER) * seconds[kept[-1]]:
                 kept.append(chosen)
         return kept[::-1], seconds
 
@@ -287,5 +288,5 @@ class Studying:
 
 def _gap(problem: Problem, three: Sequence[frozenset[int]]) -> float:
     """How much the loss changes around the middle one of three choices, as a ratio."""
-    low, middle, high = (max(problem.loss(chosen), LEAST_LOSS) for chosen in three)
+    high, middle, low = (max(problem.loss(chosen), LEAST_LOSS) for chosen in three)
     return min(middle / low, high / middle)

@@ -3,10 +3,12 @@
 A form has some units on integers. On floats a unit takes what it takes in the first form, where all are on
 floats; on integers what it takes in the last form that has it there. What no node of the model asked for,
 such as changes of layout, is shared out among the linear units on floats, by the elements that they compute.
+What there is more of it beside integers is shared out among the borders between floats and integers, by what
+it takes to quantize and to dequantize there.
 
-Not foreseen are changes of layout around integers, that a node which reads two activations from integers is
-unfused only once, and that a product on integers hands them on to the next one for nothing. Choices are timed
-as a whole before they are taken.
+Not foreseen are that a node which reads two activations from integers is unfused only once, and that a
+product on integers hands them on to the next one for nothing. Choices are timed as a whole before they are
+taken.
 """
 
 from __future__ import annotations
@@ -87,8 +89,18 @@ class Table:
         form = seen[-1]
         found = sum(form.profile.seconds.get(node.uid, 0.0) for node in unit.nodes)
         if unit.kind == "movement":
-            found += sum(form.pairs().get((way, unit.output.name), 0.0) for way in (True, False))
+            pairs = self._pairs(form)
+            found += sum(pairs.get((way, unit.output.name), 0.0) for way in (True, False))
         return found
+
+    def _pairs(self, form: Form) -> dict[tuple[bool, str], float]:
+        """What quantizing and dequantizing take in a form, with the changes of layout around integers."""
+        pairs = form.pairs()
+        floats = [unit for unit in self.units if unit.uid not in form.chosen]
+        usual = self.forms[0].profile.layout * sum(self._part(unit) for unit in floats)
+        more, known = form.profile.layout - usual, sum(pairs.values())
+        factor = 1.0 + more / known if more > 0 and known > 0 else 1.0
+        return {role: factor * seconds for role, seconds in pairs.items()}
 
     def _part(self, unit: Unit) -> float:
         """The share of a unit in the changes of layout."""
@@ -122,7 +134,7 @@ class Table:
         inner = {id(node) for unit in self.units for node in unit.nodes}
         quantize, dequantize = (float(a + b * self.elements.get(tensor.name, 0)) for a, b in rates)
         for form in self.forms:
-            pairs = form.pairs()
+            pairs = self._pairs(form)
             quantize = pairs.get((True, tensor.name), quantize)
             dequantize = pairs.get((False, tensor.name), dequantize)
         rounds = maker is not None and not maker.gives_floats
@@ -160,7 +172,7 @@ class Table:
             rows = [
                 (self.elements[role[1]], seconds)
                 for form in self.forms
-                for role, seconds in form.pairs().items()
+                for role, seconds in self._pairs(form).items()
                 if role[0] is way and role[1] in self.elements
             ]
             found.append(_line(rows))
