@@ -115,6 +115,9 @@ class Observe(Protocol):
     def first(self, samples: int) -> Observe:
         """One that looks at about so many samples only, where the data has more."""
 
+    def fused(self) -> Observe:
+        """One that is faster where few tensors are asked for: the runtime fuses all others."""
+
     def relay(self) -> Relay:
         """A relay at the start of the data. Whoever takes one closes it."""
 

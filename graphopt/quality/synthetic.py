@@ -128,6 +128,10 @@ class SyntheticObserver:
         """One that looks at about so many of them."""
         return SyntheticObserver(lambda: self._observer().first(samples))
 
+    def fused(self) -> SyntheticObserver:
+        """One that lets ONNX Runtime fuse what is not observed."""
+        return SyntheticObserver(lambda: self._observer().fused())
+
     def relay(self) -> Relay:
         """A relay at the start of the drawn inputs."""
         return self._observer().relay()

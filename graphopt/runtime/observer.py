@@ -33,6 +33,7 @@ class Observer:
         progress: told in words what is going on.
         how: ``provider``, ``threads`` and ``seconds`` of a run; see ``observe_each``.
         part: gives the batches of so many samples from the start of the data; None for all of it.
+        fuses: whether ONNX Runtime may fuse what is not observed.
     """
 
     native: Native
@@ -42,6 +43,7 @@ class Observer:
     progress: Callable[[str], None] | None = None
     how: dict[str, Any] = field(default_factory=dict)
     part: Callable[[int], Stream] | None = None
+    fuses: bool = False
 
     def __call__(
         self,
@@ -70,6 +72,7 @@ class Observer:
             cache=self.cache,
             digest=self.digest if over is None else "",
             progress=self.progress,
+            fused=self.fuses,
             **self.how,
         )
 
@@ -88,6 +91,10 @@ class Observer:
             return self
         digest = f"{self.digest}, the first {samples}" if self.digest else ""
         return replace(self, batches=self.part(samples), digest=digest)
+
+    def fused(self) -> Observer:
+        """One that lets ONNX Runtime fuse what is not observed; see ``observe_each``."""
+        return replace(self, fuses=True)
 
     def relay(self) -> Relay:
         """A relay at the start of the data."""

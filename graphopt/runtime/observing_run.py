@@ -36,6 +36,7 @@ class Settings:
         threads: for one operator.
         seconds: how long one batch may take; None for what the process allows.
         progress: told in words what is going on.
+        fused: whether ONNX Runtime may fuse what is not observed.
     """
 
     native: Native
@@ -44,6 +45,7 @@ class Settings:
     threads: int
     seconds: float | None
     progress: Callable[[str], None] | None
+    fused: bool = False
 
 
 class Run:
@@ -131,6 +133,7 @@ class Run:
             watches,
             threads=settings.threads,
             provider=settings.provider,
+            fused=settings.fused,
             seconds=settings.seconds,
         )
         self.generation = settings.native.generation

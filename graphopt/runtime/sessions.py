@@ -21,6 +21,7 @@ def open_session(
     threads: int = 1,
     provider: Provider = Provider(),  # noqa: B008 - a frozen value
     profile: str = "",
+    integers: bool = True,
 ) -> Any:
     """Open a session.
 
@@ -30,6 +31,8 @@ def open_session(
         threads: threads for one operator.
         provider: what runs it.
         profile: where to write a profile: the beginning of a file's path; empty for none.
+        integers: whether its optimizations may compute on integers what QuantizeLinear and DequantizeLinear
+            stand around.
 
     Raises:
         ProviderError: the provider is missing or does not start.
@@ -45,6 +48,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.enable_cpu_mem_arena = optimize
+    if not integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = profile

@@ -39,6 +39,7 @@ class Tasks:
         optimize: bool = False,
         threads: int = 1,
         provider: str = "cpu",
+        integers: bool = True,
     ) -> list[str]:
         """Open a session under a key.
 
@@ -49,6 +50,7 @@ class Tasks:
             optimize: whether ONNX Runtime may apply its own graph optimizations.
             threads: threads for one operator.
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
+            integers: whether its optimizations may compute on integers.
 
         Returns:
             The names of the model's outputs.
@@ -62,7 +64,9 @@ class Tasks:
             proto = onnx.load(model) if isinstance(model, str) else onnx.load_from_string(model)
             self.sessions[key] = ReferenceEvaluator(proto)
             return list(self.sessions[key].output_names)
-        session = open_session(model, optimize, threads, Provider.parse(provider))
+        session = open_session(
+            model, optimize, threads, Provider.parse(provider), integers=integers
+        )
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]
 
@@ -176,6 +180,7 @@ class Tasks:
         watches: Sequence[Watch],
         threads: int = 1,
         provider: str = "cpu",
+        fused: bool = False,
     ) -> list[str]:
         """Open models whose outputs are to be observed; ``close`` forgets them.
 
@@ -185,6 +190,7 @@ class Tasks:
             watches: what to accumulate of their outputs.
             threads: threads for one operator, and for the products that are accumulated.
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
+            fused: whether ONNX Runtime may fuse what is not observed; what is rounded stays on floats.
 
         Returns:
             For each watch why it cannot be served; empty where it can.
@@ -193,7 +199,7 @@ class Tasks:
         sessions = []
         for model in models:
             if model is not None:
-                self.open(key, model, threads=threads, provider=provider)
+                self.open(key, model, "ort", fused, threads, provider, integers=False)
             sessions.append(self.sessions.pop(key, None))
         observation = Observation(sessions, watches)
         self.sessions[key] = observation

@@ -228,6 +228,9 @@ def test_what_cannot_be_measured_is_infinite(native: Native) -> None:
         def first(self, samples: int) -> Broken:
             return self
 
+        def fused(self) -> Broken:
+            return self
+
         def __call__(self, *_: object) -> object:
             raise NativeError("it does not run")
 

@@ -201,7 +201,7 @@ def measured_losses(
     """
     outputs = compared(model, facts)
     losses: dict[Key, float] = {}
-    few = observe.first(SAMPLES)
+    few = observe.first(SAMPLES).fused()
     for variants in _chunks(model, activations, units, target, outputs, constants):
         losses.update(_losses(variants, few))
     return losses
