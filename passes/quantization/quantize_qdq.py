@@ -11,7 +11,7 @@ strengths pay less time for less loss. Weights that stay with floats are stored 
 form that runtimes fold when they load a model: see ``quantize-weights``.
 
 Ranges come from the calibration data (``_qdq.calibration``). The operator set is raised to 13 where it is
-older, for scales per channel.
+older, for scales per channel, and to 21 for activations of 16 bits.
 
 Sources: Jacob et al., 2018; Wu et al., "Integer quantization for deep learning inference: principles and
 empirical evaluation", 2020; QuantizeLinear and DequantizeLinear of the ONNX operator specification.
@@ -34,8 +34,8 @@ from graphopt.pass_base import Context, Edit, Skip
 
 from ._qdq.calibration import Method
 from ._qdq.insertion import Insertion
-from ._qdq.study import OPSET, Study, Studying
-from ._qdq.targets import TARGETS, TargetName
+from ._qdq.study import Study, Studying
+from ._qdq.targets import TARGETS, Activations, Target, TargetName, Weights
 from ._qdq.units import Unit, find_units
 from .quantize_weights import QuantizeWeights
 
@@ -58,6 +58,18 @@ class QuantizeQdq(LossyPass):
     ranges: Method = field(
         default="auto", metadata={"help": "how ranges of activations are chosen"}
     )
+    activations: Activations = field(
+        default="auto", metadata={"help": "the type of activations; auto: as the target likes it"}
+    )
+    weights: Weights = field(
+        default="auto", metadata={"help": "the type of weights; auto: int8, the fastest"}
+    )
+    per_channel: bool = field(
+        default=True, metadata={"help": "whether each output channel of weights has a scale"}
+    )
+    reduce_range: bool = field(
+        default=False, metadata={"help": "weights leave out a bit, for processors without VNNI"}
+    )
     strength: float = field(
         default=1.0, metadata={"help": "1: the fastest choice; 0: nothing runs on integers"}
     )
@@ -74,7 +86,7 @@ class QuantizeQdq(LossyPass):
     @property
     def promises_speed(self) -> bool:
         """Whether the result shall be faster: where anything runs on integers on the machine at hand."""
-        return self.objective == "latency" and TARGETS[self.target].timed and self.strength > 0
+        return self.objective == "latency" and self._kernels.timed and self.strength > 0
 
     def promises_of(self, chosen: Sequence[Choice]) -> bool:
         """Whether the result of a set of choices shall be faster: weights that are stored make nothing so."""
@@ -96,7 +108,7 @@ class QuantizeQdq(LossyPass):
         stored = {name for unit in study.units if unit.uid in chosen for name in _weights(unit)}
         for unit in study.units:
             if unit.uid in chosen:
-                yield _on_integers(unit, study)
+                yield _on_integers(unit, study, 8 * self._kernels.activations.dtype.itemsize)
             elif unit.kind == "linear":
                 yield Skip(unit.node.label, _reason(unit, study))
         for entry in self._storing(context).propose(context):
@@ -113,9 +125,9 @@ class QuantizeQdq(LossyPass):
         yield from self._storing(context).commit(rest, context)
         if not wanted:
             return
-        model, target = context.model, TARGETS[self.target]
-        if model.opset < OPSET:
-            raise_opset(model, OPSET)
+        model, target = context.model, self._kernels
+        if model.opset < target.opset:
+            raise_opset(model, target.opset)
         units, _ = find_units(model, infer(model.graph, model.functions), target)
         places = {unit.output.name: unit for unit in units if unit.output.name in wanted}
         Insertion(model, target, study.scales, study.constants).quantize(list(places.values()))
@@ -127,25 +139,31 @@ class QuantizeQdq(LossyPass):
         return QuantizeWeights(bits=8, rounding="least-squares" if seen else "nearest")
 
     def _study(self, context: Context) -> Study:
-        target = TARGETS[self.target]
-        key = (self.name, self.target, self.ranges)
+        target = self._kernels
+        key = (self.name, target, self.ranges)
         return context.once(key, lambda: Studying(context, target, self.ranges).study())
+
+    @property
+    def _kernels(self) -> Target:
+        """What is aimed at, with the types asked for."""
+        target = TARGETS[self.target]
+        return target.of_types(self.activations, self.weights, self.reduce_range, self.per_channel)
 
 
 def _weights(unit: Unit) -> list[str]:
     return [] if unit.weight is None else [unit.node.inputs[unit.weight].name]
 
 
-def _on_integers(unit: Unit, study: Study) -> OnIntegers:
+def _on_integers(unit: Unit, study: Study, bits: int) -> OnIntegers:
     problem = study.problem
     losses = [tensor.loss for tensor in problem.tensors if tensor.name == unit.output.name]
     loss = problem.losses.get(unit.uid, 0.0) + sum(losses)
     before, after = problem.floats.get(unit.uid, 0.0), problem.integers.get(unit.uid, 0.0)
-    what = f"{unit.node.op} on 8-bit integers"
+    what = f"{unit.node.op} on {bits}-bit integers"
     if problem.total and (before or after):
         what += f": {1e6 * before:.3g} µs before, {1e6 * after:.3g} µs after"
     saving = (before - after) / problem.total if problem.total else 0.0
-    return OnIntegers(unit.output.name, 8.0, what, loss, saving)
+    return OnIntegers(unit.output.name, float(bits), what, loss, saving)
 
 
 def _reason(unit: Unit, study: Study) -> str:

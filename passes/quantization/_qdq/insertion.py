@@ -24,7 +24,7 @@ from graphopt.ir.model import Model
 from graphopt.ir.surgery import discard, insert, new_constant, new_tensor, producer
 from graphopt.numerics.grids import SMALLEST_SCALE
 
-from .targets import Target
+from .targets import OFFSET, Target
 from .units import Unit
 from .weights import Rounded, integers_of, rounded
 
@@ -160,15 +160,21 @@ class Insertion:
         assert unit.weight is not None
         weight = unit.node.inputs[unit.weight]
         axis = unit.channel_axis()
-        known = self.constants.get(unit.uid) or rounded(weight.values, axis)
+        known = self.constants.get(unit.uid) or rounded(weight.values, axis, self.target.weights)
         steps, scale = known.steps, known.scale
         if unit.bias is not None:
             least = self._least(unit, scale)
             if (least > scale).any():
                 raised = _along(least > scale, steps.ndim, axis)
                 scale = np.maximum(scale, least)
-                steps = np.where(raised, integers_of(weight.values, scale, axis), steps)
-        return self._dequantized(unit.node, weight.name, steps, scale, axis), scale
+                steps = np.where(
+                    raised, integers_of(weight.values, scale, axis, self.target.weights), steps
+                )
+        zero = None
+        if self.target.unsigned_weights:
+            steps = (steps.astype(np.int16) + OFFSET).astype(np.uint8)
+            zero = np.full(scale.shape, OFFSET)
+        return self._dequantized(unit.node, weight.name, steps, scale, axis, zero), scale
 
     def _least(self, unit: Unit, scale: np.ndarray) -> np.ndarray:
         """The scale of weights with which the bias fits into int32."""

@@ -137,7 +137,7 @@ class _Variants:
             return new_constant(self.model.graph, tensor.name, changed)
         if place == unit.weight == 1:
             axis = unit.channel_axis()
-            known = self.constants.get(unit.uid) or rounded(values, axis)
+            known = self.constants.get(unit.uid) or rounded(values, axis, self.target.weights)
             shape = [1] * values.ndim
             if axis is not None:
                 shape[axis] = -1
@@ -254,7 +254,7 @@ def _chunks(
 
 def _twin(unit: Unit, node: Node) -> Unit:
     """A unit of another copy of the model."""
-    return Unit(node, unit.kind, unit.reads, unit.weight, unit.bias)
+    return Unit(node, unit.kind, unit.reads, unit.weight, unit.bias, per_channel=unit.per_channel)
 
 
 def _has_constants(unit: Unit) -> bool:

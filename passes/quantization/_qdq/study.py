@@ -34,9 +34,6 @@ from .timing import marked, read_profile
 from .units import Unit, find_units
 from .weights import Rounded, fitted
 
-OPSET = 13
-"""The oldest that has QuantizeLinear with a scale for each channel."""
-
 REVISIONS = 4
 """Choices that are timed at most, to correct the table."""
 
@@ -128,11 +125,11 @@ class Studying:
 
     def _raise(self) -> str:
         """Raise the operator set where it is too old; why that cannot be."""
-        if self.model.opset >= OPSET:
+        if self.model.opset >= self.target.opset:
             return ""
-        why = objection(self.model, OPSET)
+        why = objection(self.model, self.target.opset)
         if not why:
-            raise_opset(self.model, OPSET)
+            raise_opset(self.model, self.target.opset)
         return why
 
     def _calibrated(
@@ -171,7 +168,7 @@ class Studying:
     def _rounded(self, units: Sequence[Unit]) -> dict[Key, float]:
         """What rounding the constants of units loses, after they were fitted to the integers."""
         assert self.context.observe is not None
-        self.constants = fitted(self.model, units, self.context.observe)
+        self.constants = fitted(self.model, units, self.target.weights, self.context.observe)
         return measured_losses(
             self.model, self.facts, (), units, self.target, self.context.observe, self.constants
         )

@@ -13,7 +13,7 @@ that ONNX Runtime 1.31 has selectors for, checked by what it runs (see ``timing`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from graphopt.numerics.grids import AffineGrid
@@ -35,7 +35,19 @@ MOVEMENT = (
     "Unsqueeze",
 )
 
+Activations = Literal["auto", "uint8", "int8", "uint16", "int16"]
+Weights = Literal["auto", "int8", "uint8"]
+
 UINT8, INT8 = AffineGrid.of(8, signed=False), AffineGrid.of(8, signed=True)
+
+SYMMETRIC = AffineGrid(-127, 127)
+"""Of weights: with as many steps on both sides, their sums with activations need no correction."""
+
+OFFSET = 128
+"""The zero point of weights that are stored without a sign."""
+
+OPSETS = {1: 13, 2: 21}
+"""The first operator set that quantizes to integers of so many bytes, with scales per channel."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,9 @@ class Target:
         integer_bias: whether the bias is stored as int32.
         quantizes_output: whether what a linear operator computes is quantized, and not only what it reads.
         timed: whether the machine at hand can say what pays.
+        weights: the grid of weights, symmetric.
+        unsigned_weights: whether weights are stored without a sign, ``OFFSET`` being 0.
+        per_channel: whether each output channel of weights has a scale of its own.
     """
 
     name: TargetName
@@ -63,6 +78,40 @@ class Target:
     integer_bias: bool = True
     quantizes_output: bool = True
     timed: bool = False
+    weights: AffineGrid = SYMMETRIC
+    unsigned_weights: bool = False
+    per_channel: bool = True
+
+    @property
+    def opset(self) -> int:
+        """The operator set that its types need."""
+        return OPSETS[self.activations.dtype.itemsize]
+
+    def of_types(
+        self, activations: Activations, weights: Weights, reduced: bool, per_channel: bool
+    ) -> Target:
+        """The same with other types.
+
+        Args:
+            activations: the type of activations; ``auto``: as it is. Integers with a sign and 16 bits are
+                symmetric.
+            weights: the type of weights.
+            reduced: whether weights leave out a bit, for kernels that add pairs of products in 16 bits.
+            per_channel: whether each output channel has a scale.
+        """
+        grid, symmetric = self.activations, self.symmetric
+        if activations != "auto":
+            signed, bits = not activations.startswith("u"), int(activations.partition("int")[2])
+            grid = AffineGrid.of(bits, signed)
+            symmetric = self.symmetric or (signed and bits > 8)
+        return replace(
+            self,
+            activations=grid,
+            symmetric=symmetric,
+            weights=AffineGrid(-63, 63) if reduced else self.weights,
+            unsigned_weights=weights == "uint8",
+            per_channel=per_channel,
+        )
 
 
 TARGETS: dict[str, Target] = {

@@ -44,6 +44,7 @@ class Unit:
         bias: the position of its bias; None where it has none.
         absorbed: the Relu or Clip that belongs to it.
         gives_floats: whether its kernel may leave its output unquantized.
+        per_channel: whether each output channel of its weights has a scale.
     """
 
     node: Node
@@ -53,6 +54,7 @@ class Unit:
     bias: int | None = None
     absorbed: Node | None = None
     gives_floats: bool = False
+    per_channel: bool = True
 
     @property
     def output(self) -> gs.Tensor:
@@ -78,6 +80,8 @@ class Unit:
         """The axis of the weights that has a scale of its own for each place; None for one scale."""
         assert self.weight is not None
         shape = self.node.inputs[self.weight].shape
+        if not self.per_channel:
+            return None
         if self.node.op == "Conv":
             return 0
         if self.node.op == "ConvTranspose":
@@ -201,7 +205,8 @@ def _linear(node: Node, target: Target) -> Unit | str:
     reads = tuple(n for n in (0, 1) if n != weight)
     absorbed = _absorbed(node) if target.quantizes_output else None
     gives = node.op != "Conv" or not target.quantizes_output
-    return Unit(node, "linear", reads, weight, None if bias is None else 2, absorbed, gives)
+    place = None if bias is None else 2
+    return Unit(node, "linear", reads, weight, place, absorbed, gives, target.per_channel)
 
 
 def _weight_objection(weight: Constant) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphopt.ir.model import Model
-from graphopt.numerics.grids import SMALLEST_SCALE, AffineGrid, covering_scale
+from graphopt.numerics.grids import SMALLEST_SCALE, AffineGrid
 from graphopt.numerics.rounding import rounded_to_fit
 from graphopt.numerics.streaming import Blocks, Gram, GramSpec
 from graphopt.pass_base import Observe
@@ -25,9 +25,6 @@ from graphopt.runtime.observing import Request
 from ...pruning._fitting.layers import Layer, layer_of
 from ...pruning._portions import HELD_BYTES, portions
 from .units import Unit
-
-GRID = AffineGrid(-127, 127)
-"""Of weights: symmetric, so that their sums with activations need no correction."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,15 @@ class Rounded:
     bias: np.ndarray | None = None
 
 
-def fitted(model: Model, units: Sequence[Unit], observe: Observe) -> dict[int, Rounded]:
+def fitted(
+    model: Model, units: Sequence[Unit], grid: AffineGrid, observe: Observe
+) -> dict[int, Rounded]:
     """The weights of units fitted to what the units read on the calibration data.
 
     Args:
         model: that the units are of; not changed.
         units: any; those that are no layers with one scale for each output are left out.
+        grid: of weights.
         observe: gives statistics of tensors.
 
     Returns:
@@ -59,7 +59,7 @@ def fitted(model: Model, units: Sequence[Unit], observe: Observe) -> dict[int, R
     layers = [(unit, layer) for unit in units if (layer := _layer(unit)) is not None]
     found: dict[int, Rounded] = {}
     for portion in portions(layers, lambda entry: _nbytes(entry[1]), HELD_BYTES):
-        found.update(_fitted(model, portion, observe))
+        found.update(_fitted(model, portion, grid, observe))
     return found
 
 
@@ -87,7 +87,7 @@ def _nbytes(layer: Layer) -> int:
 
 
 def _fitted(
-    model: Model, portion: Sequence[tuple[Unit, Layer]], observe: Observe
+    model: Model, portion: Sequence[tuple[Unit, Layer]], grid: AffineGrid, observe: Observe
 ) -> Iterator[tuple[int, Rounded]]:
     asked = {}
     for unit, layer in portion:
@@ -98,47 +98,50 @@ def _fitted(
     for unit, layer in portion:
         gram = answers[asked[unit.uid]].value
         if gram is not None and gram.rows and np.isfinite(gram.second).all():
-            yield unit.uid, _rounded(unit, layer, gram)
+            yield unit.uid, _rounded(unit, layer, gram, grid)
 
 
-def _rounded(unit: Unit, layer: Layer, gram: Gram) -> Rounded:
+def _rounded(unit: Unit, layer: Layer, gram: Gram, grid: AffineGrid) -> Rounded:
     matrices = layer.matrices()
     groups, features, outputs = matrices.shape
-    scale = weight_scale(layer.weight.values, unit.channel_axis())
+    scale = weight_scale(layer.weight.values, unit.channel_axis(), grid)
     scales = scale.reshape(groups, 1, outputs)
     centred = unit.bias is not None
     blocks = [
         (rows, gram.covariance(number) if centred else gram.product(number) / gram.rows)
         for number, rows in enumerate(gram.blocks)
     ]
-    steps = rounded_to_fit(matrices, scales, np.zeros_like(scales, np.int32), GRID, blocks)
+    steps = rounded_to_fit(matrices, scales, np.zeros_like(scales, np.int32), grid, blocks)
     stored = layer.as_stored(steps).astype(np.int8)
     if unit.bias is None:
         return Rounded(stored, scale)
-    gap = matrices - GRID.dequantized(steps, scales, np.int32(0))
+    gap = matrices - grid.dequantized(steps, scales, np.int32(0))
     shift = np.einsum("gf,gfo->go", gram.mean.reshape(groups, features), gap)
     bias = unit.node.inputs[unit.bias].values.astype(np.float64).reshape(-1)
     return Rounded(stored, scale, bias + shift.reshape(-1))
 
 
-def weight_scale(values: np.ndarray, axis: int | None) -> np.ndarray:
+def weight_scale(values: np.ndarray, axis: int | None, grid: AffineGrid) -> np.ndarray:
     """The scales that cover weights, float32: a scalar, or of shape ``(channels,)``."""
     axes = tuple(n for n in range(values.ndim) if n != axis)
-    wide = np.maximum(covering_scale(values.astype(np.float64), 8, axes), SMALLEST_SCALE)
-    scale = wide.astype(np.float32)
+    reach = np.abs(values.astype(np.float64)).max(axis=axes, initial=0.0)
+    scale = np.maximum(reach / grid.high, SMALLEST_SCALE).astype(np.float32)
+    scale = np.where(reach > 0, scale, np.float32(1))
     return np.asarray(scale.reshape(-1) if axis is not None else scale.reshape(()))
 
 
-def integers_of(values: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
-    """Weights on the symmetric grid of int8, rounded to the nearest."""
+def integers_of(
+    values: np.ndarray, scale: np.ndarray, axis: int | None, grid: AffineGrid
+) -> np.ndarray:
+    """Weights on a symmetric grid within int8, rounded to the nearest."""
     shape = [1] * values.ndim
     if axis is not None:
         shape[axis] = -1
-    steps = GRID.quantized(values, scale.reshape(shape), np.zeros((), np.int8))
+    steps = grid.quantized(values, scale.reshape(shape), np.zeros((), np.int8))
     return np.asarray(steps, np.int8)
 
 
-def rounded(values: np.ndarray, axis: int | None) -> Rounded:
+def rounded(values: np.ndarray, axis: int | None, grid: AffineGrid) -> Rounded:
     """Weights rounded to the nearest, on scales that cover them."""
-    scale = weight_scale(values, axis)
-    return Rounded(integers_of(values, scale, axis), scale)
+    scale = weight_scale(values, axis, grid)
+    return Rounded(integers_of(values, scale, axis, grid), scale)
