@@ -22,6 +22,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -57,23 +58,23 @@ class Encoder:
         for number in range(self.config["num_hidden_layers"]):
             x = self._layer(f"encoder.layer.{number}", x, bias)
         self._pooled(x, mask)
-        tokens = ["batch", "tokens"]
+        tokens: list[str | int | None] = ["batch", "tokens"]
         names = ("input_ids", "attention_mask")
         inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, tokens) for n in names]
-        width = ["batch", self.config["hidden_size"]]
+        width: list[str | int | None] = ["batch", self.config["hidden_size"]]
         outputs = [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, width)]
         constants = [numpy_helper.from_array(v, n) for n, v in self.constants.items()]
         graph = helper.make_graph(self.nodes, "encoder", inputs, outputs, constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
-    def _const(self, name: str, value: np.ndarray) -> str:
+    def _const(self, name: str, value: Any) -> str:
         self.constants.setdefault(name, np.asarray(value))
         return name
 
     def _weight(self, name: str) -> str:
         return self._const(name, self.weights[name].astype(np.float32))
 
-    def _node(self, op: str, inputs: list[str], output: str = "", **attrs: object) -> str:
+    def _node(self, op: str, inputs: list[str], output: str = "", **attrs: Any) -> str:
         name = output or f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], **attrs))
         return name
@@ -177,7 +178,7 @@ def prepare(folder: Path) -> None:
     tokenizer.enable_padding(length=TOKENS)
     texts = np.random.default_rng(SEED).permutation(list(sentences()))[: CALIBRATION + EVALUATION]
     found = tokenizer.encode_batch(texts.tolist())
-    arrays = {
+    arrays: dict[str, Any] = {
         "input_ids": np.array([entry.ids for entry in found], np.int64),
         "attention_mask": np.array([entry.attention_mask for entry in found], np.int64),
     }

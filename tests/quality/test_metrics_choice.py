@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import onnx
@@ -195,6 +197,21 @@ def test_probabilities_without_labels_are_compared_as_such() -> None:
     carried.graph.inputs[0].shape = (2, 7)
     assert chosen(None, given=carried, y=one, h=RNG.standard_normal((2, 7))) == "tv@y"
     assert chosen(None, given=carried, y=one, h=RNG.standard_normal((2, 8))) == "sqnr"
+
+
+def test_decisions_of_steps_are_counted() -> None:
+    sigmoid = model("y", "h", op="Sigmoid")
+    sigmoid.graph.inputs[0].shape = (2, 7)
+    steps = {"y": RNG.random(64), "h": RNG.standard_normal((2, 7))}
+
+    def of(samples: int, drop: float | None = 0.01, given: Any = sigmoid, **outputs: Any) -> str:
+        return str(choose_metric(given, samples, None, {**steps, **outputs}, drop, size=1)[0])
+
+    assert of(10) == of(1, None) == "element-agreement@y"
+    assert of(9) == of(10, 0.005) == "tv@y"  # fewer than six decisions may differ
+    assert of(10, y=0.4 * steps["y"]) == "tv@y"  # all of them are decided alike
+    assert of(10, given=model("y", "h", op="Relu")) == "sqnr"
+    assert of(10, y=RNG.random((8, 8, 8))) == "cosine"  # a map
 
 
 def test_reasons_are_said() -> None:

@@ -133,7 +133,7 @@ def _fidelity(
             return f"agreement{where}", "no labels; the outputs are scores of classes"
         why_not = f", and {samples} samples are too few to prove so small a drop of agreement"
     answers = _answers(model, floats)
-    if _decide_steps(model, answers):
+    if _decide_steps(model, answers, size):
         steps = sum(array.size for array in answers.values()) / (size or 1)
         if max_drop is None or samples * steps * max_drop >= LOSSES_TO_TELL:
             at = f"@{next(iter(answers))}" if len(answers) == 1 else ""
@@ -164,7 +164,7 @@ def _answers(model: Model, floats: Outputs) -> dict[str, np.ndarray]:
     return {name: array for name, array in floats.items() if array.shape not in declared}
 
 
-def _decide_steps(model: Model, answers: Outputs) -> bool:
+def _decide_steps(model: Model, answers: Outputs, size: int | None) -> bool:
     """Whether all answers are one probability for each step of a sequence, decided either way often enough.
 
     Where nearly all steps are decided alike, as in a map that is mostly background, the few others hardly
@@ -174,8 +174,9 @@ def _decide_steps(model: Model, answers: Outputs) -> bool:
     return bool(answers) and all(
         known.get(name) == PROBABILITY
         and sum(length > 1 for length in array.shape) in (1, 2)
-        and array.size > 1
+        and array.size > (len(array) if size is None else size)
         and ElementAgreement().fits(array, len(array))
+        and not is_distribution(array)
         and rarer(array) >= RARER
         for name, array in answers.items()
     )
