@@ -173,13 +173,19 @@ def _decide_steps(model: Model, answers: Outputs, size: int | None) -> bool:
     known = thresholds(model)
     return bool(answers) and all(
         known.get(name) == PROBABILITY
-        and sum(length > 1 for length in array.shape) in (1, 2)
+        and _is_sequence(array, size)
         and array.size > (len(array) if size is None else size)
         and ElementAgreement().fits(array, len(array))
         and not is_distribution(array)
         and rarer(array) >= RARER
         for name, array in answers.items()
     )
+
+
+def _is_sequence(array: np.ndarray, size: int | None) -> bool:
+    """Whether an output has one axis beside that of the samples: a map, or boxes, have more."""
+    aligned = array.ndim > 1 and size in (None, len(array))
+    return sum(length > 1 for length in array.shape[aligned:]) == 1
 
 
 def _probabilities(model: Model, answers: Outputs) -> list[str]:
