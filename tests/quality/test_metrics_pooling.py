@@ -60,6 +60,7 @@ TEXTS = [
         "agreement",
         "cosine",
         "cosine@y",
+        "element-agreement@y",
         "equal@ids",
         "kl",
         "kl@steps",

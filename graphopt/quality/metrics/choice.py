@@ -185,7 +185,7 @@ def _decide_steps(model: Model, answers: Outputs, size: int | None) -> bool:
 def _is_sequence(array: np.ndarray, size: int | None) -> bool:
     """Whether an output has one axis beside that of the samples: a map, or boxes, have more."""
     aligned = array.ndim > 1 and size in (None, len(array))
-    return sum(length > 1 for length in array.shape[aligned:]) == 1
+    return len([length for length in array.shape[int(aligned) :] if length > 1]) == 1
 
 
 def _probabilities(model: Model, answers: Outputs) -> list[str]:
