@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto
 
 from graphopt.errors import ModelError, ResourceError, printable
+from graphopt.files import AtomicFile, write_bytes
 from graphopt.ir import storage
 from graphopt.ir.copying import copy_scopes
 from graphopt.ir.exporter import Exporter, embed
@@ -193,12 +194,12 @@ class Model:
         if self.external or self.weight_bytes() > storage.EMBED_LIMIT:
             return self._save_external(target)
         data = self.to_bytes()
-        storage.write_bytes(target, data)
+        write_bytes(target, data)
         self._remove_stale(target, None)
         return hashlib.sha256(data).hexdigest()
 
     def _save_external(self, target: Path) -> str:
-        with storage.AtomicFile(target.with_name(f"{target.name}.data")) as weights:
+        with AtomicFile(target.with_name(f"{target.name}.data")) as weights:
             written: list[TensorProto] = []
 
             def beside(proto: TensorProto, constant: Constant) -> None:
@@ -214,7 +215,7 @@ class Model:
             for proto in written:
                 proto.external_data[0].value = name
             data = message.SerializeToString(deterministic=True)
-            with storage.AtomicFile(target) as file:
+            with AtomicFile(target) as file:
                 file.write(data)
                 file.finish()
                 if written:
@@ -237,7 +238,7 @@ class Model:
                     stale.unlink()
 
 
-def _write_outside(proto: TensorProto, constant: Constant, weights: storage.AtomicFile) -> None:
+def _write_outside(proto: TensorProto, constant: Constant, weights: AtomicFile) -> None:
     stored = constant.stored
     if stored is not None and stored.region is not None and isinstance(stored.tensor, TensorProto):
         proto.CopyFrom(stored.tensor)
