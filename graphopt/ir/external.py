@@ -7,7 +7,7 @@ relative, stay inside the model's folder, and lead to one regular file through n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,26 @@ import onnx
 
 from graphopt.errors import ModelError, printable
 from graphopt.files import checked_path
+from graphopt.packing.unpack import Folder
 
 _KEYS = frozenset({"location", "offset", "length", "checksum"})
 
 
 @dataclass(frozen=True)
 class ExternalRegion:
-    """A checked range of bytes in a file beside the model."""
+    """A checked range of bytes in a file beside the model.
+
+    Attributes:
+        path: of the file.
+        offset: where the range begins.
+        length: its bytes.
+        folder: what keeps the file there, where it was unpacked from an archive.
+    """
 
     path: Path
     offset: int
     length: int
+    folder: Folder | None = field(default=None, compare=False)
 
     def map(self) -> np.ndarray:
         """The bytes as a read-only array of uint8, mapped rather than read."""
@@ -40,12 +49,12 @@ class ExternalRegion:
             return file.read(self.length)
 
 
-def locate(proto: onnx.TensorProto, folder: Path | None, nbytes: int) -> ExternalRegion:
+def locate(proto: onnx.TensorProto, folder: Path | Folder | None, nbytes: int) -> ExternalRegion:
     """Check where a tensor says that its bytes lie, and open the way to them.
 
     Args:
         proto: a tensor with ``data_location`` EXTERNAL.
-        folder: the folder of the model, or None where the model came as bytes.
+        folder: the folder of the model or what it was unpacked to; None where the model came as bytes.
         nbytes: bytes that the tensor's shape and type call for.
 
     Raises:
@@ -58,7 +67,9 @@ def locate(proto: onnx.TensorProto, folder: Path | None, nbytes: int) -> Externa
             "Load it by its path",
         )
     keys = _entries(proto.external_data, name)
-    path = checked_path(folder, keys.get("location", ""), f"external data of tensor {name!r}")
+    unpacked = folder if isinstance(folder, Folder) else None
+    place = folder.path if isinstance(folder, Folder) else folder
+    path = checked_path(place, keys.get("location", ""), f"external data of tensor {name!r}")
     offset = _number(keys.get("offset", "0"), "offset", name)
     size = path.stat().st_size
     length = _number(keys["length"], "length", name) if "length" in keys else nbytes
@@ -72,7 +83,7 @@ def locate(proto: onnx.TensorProto, folder: Path | None, nbytes: int) -> Externa
             f"which has {size}",
             "The data file is cut short or belongs to another model",
         )
-    return ExternalRegion(path, offset, length)
+    return ExternalRegion(path, offset, length, unpacked)
 
 
 def _entries(entries: Sequence[onnx.StringStringEntryProto], name: str) -> dict[str, str]:

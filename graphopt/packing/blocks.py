@@ -1,9 +1,9 @@
 """One block: a piece of a file, taken apart into its structure and the tensors in it.
 
-A block begins with the streams of all its RANS nodes. Then come the lengths of plan and structure, and their
-trees, and one for each group of tensors that are coded together. The plan is a list of numbers, one column behind the other:
-how many bytes of structure stand before each tensor, how many bytes it has, and which group it belongs to.
-A tensor has as many bytes as the protobuf varint says that stands just before it, where the plan says 0.
+A block begins with the lengths of its plan and its structure. Then come their trees, and one for each group
+of tensors that are coded together. The plan is a list of numbers, one column behind the other: how many bytes
+of structure stand before each tensor, how many bytes it has, and which group it belongs to. A tensor has as
+many bytes as the protobuf varint says that stands just before it, where the plan says 0.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.packing import coder, rans
-from graphopt.packing.coder import Coded
+from graphopt.packing import coder
+from graphopt.packing.entropy import entropy, entropy_bytes
 from graphopt.packing.format import BLOCK_LIMIT, SEGMENTS, Cursor, damaged, varint
 from graphopt.packing.transforms import Bytes, exponents, view
 from graphopt.packing.trees import TreeReader
@@ -34,20 +34,37 @@ class Group:
         kind: of their elements.
         parts: their bytes.
         counts: how often each value of a telling byte occurs in them.
+        bound: the entropy of all of them, each by itself, in bytes.
     """
 
     kind: Kind
     counts: np.ndarray
     parts: list[Bytes] = field(default_factory=list)
+    bound: float = 0.0
+
+    def add(self, part: Bytes) -> None:
+        """Put a tensor into the group."""
+        self.parts.append(part)
+        self.bound += entropy_bytes(part, self.kind)
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one kind of element takes in a block: bytes before and after."""
+    """What some tensors of one kind, or the structure, take in a block.
+
+    Attributes:
+        kind: of their elements.
+        tensors: how many there are.
+        size: their bytes.
+        packed: what these take in the archive.
+        bound: the entropy of each by itself, in bytes; of the structure what it takes.
+    """
 
     kind: Kind
-    data: Bytes
-    packed: float
+    tensors: int
+    size: int
+    packed: int
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -80,18 +97,17 @@ def pack_block(data: Bytes, spans: Sequence[Span], start: int) -> Packed:
     structure.append(data[place:])
     plain = np.concatenate(structure)
     plan = varint(len(spans)) + bytes(gaps + lengths + choices)
-    coded = [coder.text(plan), coder.text(plain.tobytes())]
-    joined = [np.concatenate(group.parts) for group in groups]
-    coded += [coder.tensor(part, g.kind) for part, g in zip(joined, groups, strict=True)]
-    whole = sum(coded, Coded(b""))
-    payload = rans.encode(whole.streams) + varint(len(plan)) + varint(plain.size) + whole.tree
-    apart = sum(entry.cost for entry in coded[2:])
-    shares = [Share(STRUCTURE, plain, len(payload) - apart)]
-    shares += [
-        Share(group.kind, part, entry.cost)
-        for group, part, entry in zip(groups, joined, coded[2:], strict=True)
-    ]
-    return Packed(payload, shares)
+    trees = [coder.tensor(np.concatenate(group.parts), group.kind) for group in groups]
+    head = varint(len(plan)) + varint(plain.size)
+    head += coder.text(plan) + coder.text(plain.tobytes())
+    shares = [Share(STRUCTURE, 0, plain.size, len(head), len(head))]
+    shares += [_share(group, tree) for group, tree in zip(groups, trees, strict=True)]
+    return Packed(head + b"".join(trees), shares)
+
+
+def _share(group: Group, tree: bytes) -> Share:
+    size = sum(part.size for part in group.parts)
+    return Share(group.kind, len(group.parts), size, len(tree), group.bound)
 
 
 def _announced(gap: Bytes) -> int:
@@ -120,10 +136,11 @@ def _choose(groups: list[Group], part: Bytes, kind: Kind) -> int:
         together = group.counts + counts
         if _bytes(together) <= apart:
             group.counts = together
-            group.parts.append(part)
+            group.add(part)
             return back + 1
         break
-    groups.append(Group(kind, counts, [part]))
+    groups.append(Group(kind, counts))
+    groups[-1].add(part)
     return 0
 
 
@@ -137,9 +154,7 @@ def _counts(part: Bytes, kind: Kind) -> np.ndarray:
 
 def _bytes(counts: np.ndarray) -> float:
     """Bytes of symbols with these counts, at their entropy, and of a table of them."""
-    used = counts[counts > 0]
-    total = used.sum()
-    return float(total * np.log2(total) - (used * np.log2(used)).sum()) / 8 + 0.5 * used.size
+    return entropy(counts) + 0.5 * np.count_nonzero(counts)
 
 
 def unpack_block(payload: bytes | memoryview, count: int) -> Iterator[Bytes]:
@@ -158,7 +173,7 @@ def unpack_block(payload: bytes | memoryview, count: int) -> Iterator[Bytes]:
     if not 1 <= count <= BLOCK_LIMIT:
         raise damaged(f"a block of {count} bytes")
     cursor = Cursor(payload)
-    tree = TreeReader(cursor, rans.decode(cursor))
+    tree = TreeReader(cursor)
     plan_size, structure_size = cursor.varint(), cursor.varint()
     if plan_size > _PLAN_LIMIT or structure_size > count:
         raise damaged("its plan does not fit a block")
@@ -171,7 +186,7 @@ def unpack_block(payload: bytes | memoryview, count: int) -> Iterator[Bytes]:
     if sum(sizes) + structure_size != count:
         raise damaged("its tensors do not fill the block")
     groups = [Cursor(tree.read(size).data) for size in sizes]
-    tree.end()
+    cursor.end()
     yield from _woven(pieces, Cursor(structure.data), groups)
 
 

@@ -20,14 +20,17 @@ SUFFIX = ".gopt"
 PIECE = 8 << 20
 """Bytes of a file that one block aims to hold."""
 
-BLOCK_LIMIT = 2 * PIECE
+FREE = 1 << 16
+"""Bytes that a block may hold, and its payload take, beyond what stands in proportion to the other."""
+
+BLOCK_LIMIT = PIECE + FREE
 """The most bytes of a file that one block holds."""
 
-BLOCK_FLOOR = 1 << 15
+BLOCK_LEAST = 1 << 14
 """The fewest bytes that a block holds, but for the last of a file; bounds the number of blocks."""
 
-EXPANSION = 1024
-"""How many times its packed bytes a block may hold, beyond ``BLOCK_FLOOR``."""
+EXPANSION = 1 << 12
+"""How many bytes a block may hold for each of its payload, beyond ``FREE``."""
 
 SEGMENTS = 1 << 16
 """The most tensors that one block holds apart."""
@@ -40,6 +43,9 @@ DEPTH = 8
 
 STREAM_LIMIT = 4 * BLOCK_LIMIT
 """The most bytes of any stream inside a block: packed elements of 2 bits, one byte for each."""
+
+WORK = 32 * BLOCK_LIMIT
+"""The most bytes of all streams of a block, inner ones included."""
 
 FILES = 1 << 16
 """The most files of one archive."""
@@ -90,8 +96,8 @@ class Cursor:
         raise damaged("a number has too many bytes")
 
     def end(self) -> None:
-        """Require that everything was read."""
-        if self.place != len(self.data):
+        """Require that nothing but zeros is left."""
+        if any(self.take(len(self.data) - self.place)):
             raise damaged("there are bytes that belong to nothing")
 
 

@@ -88,9 +88,9 @@ def tuple_size(base: int) -> int:
 
 def tuples(digits: Bytes, base: int, size: int) -> Bytes:
     """Write ``size`` digits below ``base`` into one byte, the first as the highest; 0 fills the last."""
-    table = np.zeros(-(-digits.size // size) * size, np.uint8)
-    table[: digits.size] = digits
-    table = table.reshape(-1, size)
+    filled = np.zeros(-(-digits.size // size) * size, np.uint8)
+    filled[: digits.size] = digits
+    table = filled.reshape(-1, size)
     out = table[:, 0].copy()
     for index in range(1, size):
         out = out * np.uint8(base) + table[:, index]

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import functools
 import lzma
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import zstandard
 
 from graphopt.packing import transforms
-from graphopt.packing.format import DEPTH, NODES, STREAM_LIMIT, Cursor, damaged
+from graphopt.packing.format import DEPTH, NODES, STREAM_LIMIT, WORK, Cursor, damaged
 from graphopt.packing.transforms import Bytes, view
 
-RAW, FILL, ZSTD, LZMA, RANS = range(5)
+RAW, FILL, ZSTD, LZMA = range(4)
 PLANES, ROTATE, BITS, TUPLES, MASK, PALETTE, DELTA = range(16, 23)
 
 WIDTHS = (1, 2, 4, 8)
@@ -39,23 +39,23 @@ class TreeReader:
 
     Args:
         cursor: the packed bytes, at the first node.
-        streams: what the RANS nodes stand for, in their order.
 
     Raises:
         ModelError: from ``read``, where the bytes are no tree of a stream of that length.
     """
 
-    def __init__(self, cursor: Cursor, streams: Sequence[Bytes] = ()) -> None:
+    def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
-        self.streams = iter(streams)
         self.nodes = 0
+        self.work = 0
 
     def read(self, count: int, depth: int = 0) -> Bytes:
         """The next stream, of ``count`` bytes."""
         if count == 0:
             return np.empty(0, np.uint8)
         self.nodes += 1
-        if self.nodes > NODES or depth > DEPTH or count > STREAM_LIMIT:
+        self.work += count
+        if self.nodes > NODES or self.work > WORK or depth > DEPTH or count > STREAM_LIMIT:
             raise damaged("its streams are too many, too deep or too long")
         kind = self.cursor.byte()
         if kind in _LEAVES:
@@ -67,12 +67,6 @@ class TreeReader:
         if found.size != count:
             raise damaged("a stream has another length than it must have")
         return found
-
-    def end(self) -> None:
-        """Require that everything was read."""
-        self.cursor.end()
-        if next(self.streams, None) is not None:
-            raise damaged("there are streams that belong to nothing")
 
     def width(self) -> int:
         """The bytes of a word, one of ``WIDTHS``."""
@@ -115,13 +109,6 @@ def _read_lzma(tree: TreeReader, count: int) -> Bytes:
         return view(decoder.decompress(data, count))
     except (lzma.LZMAError, EOFError):
         raise damaged("an LZMA stream does not decode") from None
-
-
-def _read_rans(tree: TreeReader, count: int) -> Bytes:
-    found = next(tree.streams, None)
-    if found is None:
-        raise damaged("a stream is missing")
-    return found
 
 
 def _planes(tree: TreeReader, count: int, depth: int) -> Bytes:
@@ -183,7 +170,6 @@ _LEAVES: dict[int, Callable[[TreeReader, int], Bytes]] = {
     FILL: _fill,
     ZSTD: _read_zstd,
     LZMA: _read_lzma,
-    RANS: _read_rans,
 }
 _BRANCHES: dict[int, Callable[[TreeReader, int, int], Bytes]] = {
     PLANES: _planes,

@@ -18,6 +18,9 @@ Buffer = bytes | mmap.mmap | memoryview
 SMALLEST = 32
 """Bytes of a payload below which it stays where it is."""
 
+_HINTS = 1 << 20
+"""Payloads in other files that are noted."""
+
 _DEPTH = 100
 """Messages inside each other that are followed; protobuf itself reads no more."""
 
@@ -101,14 +104,8 @@ class Span:
     kind: Kind
 
 
-@dataclass(frozen=True)
-class Outside:
-    """A payload in another file, as far as it is said."""
-
-    location: bytes
-    offset: int
-    length: int | None
-    kind: Kind
+Outside = dict[bytes, list[Span]]
+"""Payloads in other files, by the name that the model gives the file."""
 
 
 @dataclass
@@ -117,15 +114,16 @@ class Walk:
 
     Attributes:
         data: the file.
-        outside: payloads in other files that were seen so far.
+        outside: payloads in other files that were seen so far; of very many, not all.
         whole: whether the file could be followed to its end, as far as was walked.
         graphs: how many graphs were seen.
     """
 
     data: Buffer
-    outside: list[Outside] = field(default_factory=list)
+    outside: Outside = field(default_factory=dict)
     whole: bool = True
     graphs: int = 0
+    _hints: int = 0
 
     def spans(self) -> Iterator[Span]:
         """The payloads, in the order in which they lie."""
@@ -206,10 +204,13 @@ class Walk:
         return parts[1], parts[2]
 
     def _seen(self, entries: dict[bytes, bytes], kind: Kind) -> None:
-        length = _number(entries.get(b"length", b""))
-        offset = _number(entries.get(b"offset", b"")) or 0
-        self.outside.append(Outside(entries.get(b"location", b""), offset, length, kind))
+        """Note what a tensor says of its data elsewhere."""
+        spans = self.outside.setdefault(entries.get(b"location", b""), [])
+        offset, length = (_number(entries.get(key, b"")) for key in (b"offset", b"length"))
+        if length >= SMALLEST and self._hints < _HINTS:
+            self._hints += 1
+            spans.append(Span(offset, length, kind))
 
 
-def _number(text: bytes) -> int | None:
-    return int(text) if text.isdigit() and len(text) < 20 else None
+def _number(text: bytes) -> int:
+    return int(text) if text.isdigit() and len(text) < 20 else 0
