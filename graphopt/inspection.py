@@ -15,7 +15,7 @@ from graphopt.ir.graph import STANDARD_DOMAINS, Constant
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import is_used
-from graphopt.packing.unpack import ArchiveInfo, look
+from graphopt.packing.unpacker import ArchiveInfo, look
 from graphopt.report import ModelInfo
 
 

@@ -15,7 +15,7 @@ import onnx
 
 from graphopt.errors import ModelError, printable
 from graphopt.files import checked_path
-from graphopt.packing.unpack import Folder
+from graphopt.packing.unpacker import Folder
 
 _KEYS = frozenset({"location", "offset", "length", "checksum"})
 

@@ -12,7 +12,7 @@ from onnx import AttributeProto, helper
 from graphopt.errors import ModelError, printable
 from graphopt.ir.external import locate
 from graphopt.ir.graph import Constant, Function, Graph, Node, Stored, Variable
-from graphopt.packing.unpack import Folder
+from graphopt.packing.unpacker import Folder
 
 MAX_DEPTH = 100
 

@@ -32,8 +32,8 @@ from graphopt.ir.importer import Importer, opset_of
 from graphopt.ir.screening import screen
 from graphopt.packing.archive import is_packed
 from graphopt.packing.format import SUFFIX
-from graphopt.packing.pack import pack
-from graphopt.packing.unpack import Folder, has_magic, read_packed
+from graphopt.packing.packer import pack
+from graphopt.packing.unpacker import Folder, has_magic, read_packed
 
 EXTERNAL_THRESHOLD = 1024
 """Bytes below which a tensor stays inside the model even when the others leave it."""

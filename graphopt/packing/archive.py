@@ -1,10 +1,10 @@
 """The archive around the blocks: its header, its files one behind the other, and their digests.
 
-    magic  version  header  digest   { block  digest }  sha256   { block  digest }  sha256 ...
+    magic  version  header   { block  digest }  digest   { block  digest }  digest ...
 
 Each digest is taken over the digest before it and all bytes since, so that no byte can be changed, no block
-moved, left out or repeated; the SHA-256 behind each file is that of its bytes. docs/packing.md tells every
-byte.
+moved, left out or repeated; the one that ends a file also over the SHA-256 of what was packed.
+docs/packing.md tells every byte.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ from graphopt.packing.transforms import Bytes
 
 _SMALLEST = 2 + DIGEST
 """The fewest bytes of a block in the archive."""
-
-_SHA256 = 32
 
 
 @dataclass(frozen=True)
@@ -80,15 +78,16 @@ class ArchiveWriter:
     def __init__(self, file: Sink, members: list[Member]) -> None:
         self._file = file
         self._digest = b""
-        header = bytearray(MAGIC + bytes([VERSION]) + varint(len(members)))
+        self._header = MAGIC + bytes([VERSION]) + varint(len(members))
         for member in members:
             name = member.name.encode()
-            header += varint(len(name)) + name + varint(member.size)
-        self._put(bytes(header))
+            self._header += varint(len(name)) + name + varint(member.size)
+        self._file.write(self._header)
 
-    def _put(self, data: bytes) -> None:
-        """Write bytes and the digest over them and the digest before."""
-        self._digest = chained(self._digest, data)
+    def _put(self, data: bytes, unwritten: bytes = b"") -> None:
+        """Write bytes and the digest over them, over what is not written, and over the digest before."""
+        self._digest = chained(self._digest, self._header + data + unwritten)
+        self._header = b""
         self._file.write(data + self._digest)
 
     def block(self, payload: bytes, count: int) -> None:
@@ -97,8 +96,8 @@ class ArchiveWriter:
         self._put(varint(count) + varint(len(payload)) + payload)
 
     def end(self, sha256: bytes) -> None:
-        """End a file."""
-        self._file.write(sha256)
+        """End a file whose bytes have this SHA-256."""
+        self._put(b"", sha256)
 
 
 class ArchiveReader:
@@ -135,7 +134,6 @@ class ArchiveReader:
         if not 1 <= number <= FILES:
             raise damaged(f"it says that it holds {number} files")
         members = [self._member() for _ in range(number)]
-        self._check()
         if sum(member.size for member in members) > most(size):
             raise damaged("it says that it holds more than so few bytes can")
         names = [member.name for member in members]
@@ -155,7 +153,7 @@ class ArchiveReader:
         return Member(name, self._varint())
 
     def contents(self, member: Member, told: Hash | None = None) -> Iterator[Bytes]:
-        """The bytes of the next file, run after run, its SHA-256 checked at the end.
+        """The bytes of the next file, run after run, all of them checked at the end.
 
         Args:
             member: the next file.
@@ -170,8 +168,8 @@ class ArchiveReader:
                 if told is None:
                     hash.update(run.data)
                 yield run
-        if hash.digest() != self._raw(_SHA256):
-            raise damaged("its bytes have another SHA-256 than it says")
+        self._read += hash.digest()
+        self._check()
 
     def _block(self, left: int) -> tuple[int, memoryview]:
         """The next block's count of bytes, at most ``left``, and its payload."""

@@ -23,6 +23,9 @@ _SAMPLE = 1 << 16
 _GAIN = 0.995
 """What they must come to there, beside the cheap ones."""
 
+_SHORT = 1 << 20
+"""The longest stream that LZMA is tried on: it is smaller than Zstandard, and read far slower."""
+
 _NESTED = 4
 """Transforms one behind the other that are tried; ``trees`` reads some more."""
 
@@ -48,8 +51,11 @@ def text(data: bytes) -> bytes:
     """A stream with many repetitions, such as a graph's structure: by its matches."""
     if not data:
         return b""
-    packed = lzma.compress(data, lzma.FORMAT_RAW, filters=trees.LZMA_FILTERS)
-    return _least([_plain(data), _node(trees.LZMA, varint(len(packed)) + packed)])
+    found = [_plain(data)]
+    if len(data) <= _SHORT:
+        packed = lzma.compress(data, lzma.FORMAT_RAW, filters=trees.LZMA_FILTERS)
+        found.append(_node(trees.LZMA, varint(len(packed)) + packed))
+    return _least(found)
 
 
 def tensor(data: Bytes, kind: Kind) -> bytes:
@@ -142,14 +148,19 @@ def _tuples(data: Bytes, used: Bytes) -> Iterator[bytes]:
 
 
 def _plain(data: bytes) -> bytes:
-    """Bytes as they are, by their frequencies or, where a sample shows that there are any, matches."""
+    """Bytes as they are, by their frequencies or, where there seem to be any, by their matches."""
     found = [_node(trees.RAW, data), _zstd(data, _literal())]
-    sample = data[len(data) // 2 :][:_SAMPLE]
-    if len(data) <= 2 * _SAMPLE or len(_zstd(sample, _dear())) < _GAIN * len(
-        _zstd(sample, _literal())
-    ):
+    if len(data) <= 2 * _SAMPLE or _repeats(data, len(found[1])):
         found.append(_zstd(data, _dear()))
     return _least(found)
+
+
+def _repeats(data: bytes, literal: int) -> bool:
+    """Whether matches gain anything: the far ones that are found fast, or any in a sample."""
+    if len(_zstd(data, _fast())) < _GAIN * literal:
+        return True
+    sample = data[len(data) // 2 :][:_SAMPLE]
+    return len(_zstd(sample, _dear())) < _GAIN * len(_zstd(sample, _literal()))
 
 
 def _zstd(data: bytes, compressor: zstandard.ZstdCompressor) -> bytes:
@@ -186,12 +197,26 @@ def _literal() -> zstandard.ZstdCompressor:
 
 
 @functools.cache
+def _fast() -> zstandard.ZstdCompressor:
+    """Zstandard where it is fast and still finds what is repeated far away."""
+    return _settings(
+        window_log=24,
+        hash_log=17,
+        chain_log=16,
+        search_log=1,
+        min_match=5,
+        target_length=0,
+        strategy=zstandard.STRATEGY_DFAST,
+    )
+
+
+@functools.cache
 def _dear() -> zstandard.ZstdCompressor:
     """Zstandard at what its level 19 stands for in version 1.5, with a longer window."""
     return _settings(
         window_log=24,
         hash_log=22,
-        chain_log=24,
+        chain_log=23,
         search_log=7,
         min_match=3,
         target_length=256,

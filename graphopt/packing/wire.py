@@ -69,6 +69,8 @@ _TYPES = {
     24: Kind("float8e8m0"),
     25: Kind("uint2", 2),
     26: Kind("int2", 2),
+    27: Kind("float6e2m3"),
+    28: Kind("float6e3m2"),
 }
 """By TensorProto.DataType of onnx.proto."""
 

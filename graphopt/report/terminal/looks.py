@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from graphopt.compare import Comparison
     from graphopt.inspection import ChannelInfo
     from graphopt.numerics.statistics import Spread
-    from graphopt.packing.unpack import ArchiveInfo
+    from graphopt.packing.unpacker import ArchiveInfo
     from graphopt.report.models import ModelInfo, NodeTime
 
 
