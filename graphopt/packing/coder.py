@@ -17,11 +17,14 @@ from graphopt.packing.format import varint
 from graphopt.packing.transforms import Bytes
 from graphopt.packing.wire import Kind
 
-_SAMPLE = 1 << 16
+_SAMPLE = 1 << 14
 """Bytes on which the dear settings of Zstandard must show that they gain before all is tried."""
 
 _GAIN = 0.995
 """What they must come to there, beside the cheap ones."""
+
+_EVEN = 0.97
+"""What bytes come to by their frequencies from which these are too even for near matches."""
 
 _SHORT = 1 << 20
 """The longest stream that LZMA is tried on: it is smaller than Zstandard, and read far slower."""
@@ -102,11 +105,13 @@ def _words(data: Bytes, kind: Kind) -> bytes:
     if data.size == 0:
         return b""
     width = kind.bits // 8
-    plain = _planes(data, width)
     if not kind.floating:
-        return plain
-    turned = _planes(transforms.rotate(data, width), width)
-    return _least([plain, _node(trees.ROTATE, bytes([width]), [turned])])
+        return _planes(data, width)
+    turned = transforms.rotate(data, width)
+    found = [_node(trees.ROTATE, bytes([width]), [_planes(turned, width)])]
+    if not data[::width].any():  # the sign would take a byte of its own
+        found.append(_planes(data, width))
+    return _least(found)
 
 
 def _planes(data: Bytes, width: int) -> bytes:
@@ -150,17 +155,18 @@ def _tuples(data: Bytes, used: Bytes) -> Iterator[bytes]:
 def _plain(data: bytes) -> bytes:
     """Bytes as they are, by their frequencies or, where there seem to be any, by their matches."""
     found = [_node(trees.RAW, data), _zstd(data, _literal())]
-    if len(data) <= 2 * _SAMPLE or _repeats(data, len(found[1])):
+    if len(data) <= _SAMPLE or _repeats(data, len(found[1])):
         found.append(_zstd(data, _dear()))
     return _least(found)
 
 
 def _repeats(data: bytes, literal: int) -> bool:
-    """Whether matches gain anything: the far ones that are found fast, or any in a sample."""
+    """Whether matches gain anything: far ones that are found fast, or, of uneven bytes, any in a sample."""
     if len(_zstd(data, _fast())) < _GAIN * literal:
         return True
     sample = data[len(data) // 2 :][:_SAMPLE]
-    return len(_zstd(sample, _dear())) < _GAIN * len(_zstd(sample, _literal()))
+    uneven = literal < _EVEN * len(data)
+    return uneven and len(_zstd(sample, _dear())) < _GAIN * len(_zstd(sample, _literal()))
 
 
 def _zstd(data: bytes, compressor: zstandard.ZstdCompressor) -> bytes:
