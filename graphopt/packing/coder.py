@@ -29,6 +29,15 @@ _EVEN = 0.97
 _SHORT = 1 << 20
 """The longest stream that LZMA is tried on: it is smaller than Zstandard, and read far slower."""
 
+_LONG = 1 << 13
+"""Bytes from which a stream may fall into classes."""
+
+_CLASSES = 4
+"""How many classes are tried."""
+
+_RUN = 256
+"""Bytes of a run that is of one class."""
+
 _NESTED = 4
 """Transforms one behind the other that are tried; ``trees`` reads some more."""
 
@@ -134,12 +143,28 @@ def stream(data: Bytes, depth: int = 0) -> bytes:
         return _node(trees.FILL, used.tobytes())
     found = [_plain(data.tobytes())]
     found += _tuples(data, used)
+    if data.size >= _LONG:
+        found += _classed(data, len(found[0]))
     usual = int(np.argmax(counts))
     if depth < _NESTED and counts[usual] > _MOSTLY * data.size:
         bits, rest = transforms.mask(data, 1, bytes([usual]))
         parts = [stream(bits, depth + 1), stream(rest, depth + 1)]
         found.append(_node(trees.MASK, bytes([1, usual]), parts))
     return _least(found)
+
+
+def _classed(data: Bytes, plain: int) -> Iterator[bytes]:
+    """Runs that spread more or less, such as the weights of one channel, each by their own frequencies."""
+    if plain > _EVEN * data.size:
+        return
+    names = transforms.spread_classes(data, _RUN, _CLASSES)
+    parts = [transforms.of_class(data, _RUN, names, name) for name in range(_CLASSES)]
+    coded = [
+        _plain(names.tobytes()),
+        *(_plain(part.tobytes()) if part.size else b"" for part in parts),
+    ]
+    tail = data[names.size * _RUN :].tobytes()
+    yield _node(trees.CLASSES, bytes([_CLASSES]) + varint(_RUN), coded) + tail
 
 
 def _tuples(data: Bytes, used: Bytes) -> Iterator[bytes]:

@@ -160,17 +160,29 @@ def unpalette(colours: Bytes, places: Bytes, width: int) -> Bytes:
     return table[places].view(np.uint8)
 
 
-def differences(data: Bytes, stride: int) -> Bytes:
-    """Each byte less the one ``stride`` before it, modulo 256."""
-    out = data.copy()
-    out[stride:] -= data[:-stride]
-    return out
+def spread_classes(data: Bytes, size: int, classes: int) -> Bytes:
+    """Sort runs of ``size`` bytes into classes of about as many runs each, by how far their bytes spread.
+
+    Returns:
+        The class of every whole run; 0 spreads least around the most frequent byte of all.
+    """
+    usual = np.uint8(np.argmax(np.bincount(data)))
+    runs = data[: data.size - data.size % size].reshape(-1, size)
+    spread = np.abs((runs - usual).view(np.int8).astype(np.int16)).sum(axis=1)
+    limits = np.sort(spread)[np.arange(1, classes) * spread.size // classes]
+    names: Bytes = np.searchsorted(limits, spread, side="right").astype(np.uint8)
+    return names
 
 
-def sums(data: Bytes, stride: int) -> Bytes:
-    """Undo ``differences``."""
-    rows = -(-data.size // stride)
-    table = np.zeros(rows * stride, np.uint8)
-    table[: data.size] = data
-    summed = np.cumsum(table.reshape(rows, stride), axis=0, dtype=np.uint8)
-    return summed.reshape(-1)[: data.size]
+def of_class(data: Bytes, size: int, names: Bytes, name: int) -> Bytes:
+    """The bytes of all runs of one class."""
+    runs: Bytes = data[: names.size * size].reshape(-1, size)
+    return runs[names == name].reshape(-1)
+
+
+def join_classes(parts: list[Bytes], size: int, names: Bytes) -> Bytes:
+    """Put the runs of all classes back to where ``names`` says that they were."""
+    out = np.empty((names.size, size), np.uint8)
+    for name, part in enumerate(parts):
+        out[names == name] = part.reshape(-1, size)
+    return out.reshape(-1)

@@ -20,7 +20,7 @@ from graphopt.packing.format import DEPTH, NODES, STREAM_LIMIT, WORK, Cursor, da
 from graphopt.packing.transforms import Bytes, view
 
 RAW, FILL, ZSTD, LZMA = range(4)
-PLANES, ROTATE, BITS, TUPLES, MASK, PALETTE, DELTA = range(16, 23)
+PLANES, ROTATE, BITS, TUPLES, MASK, PALETTE, CLASSES = range(16, 23)
 
 WIDTHS = (1, 2, 4, 8)
 """Bytes that a word may have."""
@@ -153,11 +153,16 @@ def _palette(tree: TreeReader, count: int, depth: int) -> Bytes:
     return _with_tail(tree, found, count % width)
 
 
-def _delta(tree: TreeReader, count: int, depth: int) -> Bytes:
-    stride = tree.cursor.varint()
-    if not 1 <= stride < count:
-        raise damaged(f"differences over {stride} of {count} bytes")
-    return transforms.sums(tree.read(count, depth), stride)
+def _classes(tree: TreeReader, count: int, depth: int) -> Bytes:
+    number, size = tree.cursor.byte(), tree.cursor.varint()
+    if number < 1 or not 1 <= size <= count:
+        raise damaged(f"{number} classes of runs of {size} bytes, of {count}")
+    names = tree.read(count // size, depth)
+    runs = np.bincount(names, minlength=number)
+    if runs.size > number:
+        raise damaged("a run is of no class")
+    parts = [tree.read(int(run) * size, depth) for run in runs]
+    return _with_tail(tree, transforms.join_classes(parts, size, names), count % size)
 
 
 def _with_tail(tree: TreeReader, whole: Bytes, tail: int) -> Bytes:
@@ -178,5 +183,5 @@ _BRANCHES: dict[int, Callable[[TreeReader, int, int], Bytes]] = {
     TUPLES: _tuples,
     MASK: _mask,
     PALETTE: _palette,
-    DELTA: _delta,
+    CLASSES: _classes,
 }

@@ -134,8 +134,11 @@ TREES = {
     "tuples of no symbol": (8, bytes([trees.TUPLES, 1, 0])),
     "tuples too wide": (8, bytes([trees.TUPLES, 9, 2, 0, 1])),
     "mask of 5": (10, bytes([trees.MASK, 5])),
-    "delta of 0": (10, bytes([trees.DELTA, 0, trees.RAW]) + bytes(10)),
-    "delta too far": (10, bytes([trees.DELTA, 10, trees.RAW]) + bytes(10)),
+    "no class": (10, bytes([trees.CLASSES, 0, 5, trees.RAW]) + bytes(10)),
+    "runs of nothing": (10, bytes([trees.CLASSES, 2, 0, trees.RAW]) + bytes(10)),
+    "runs too long": (10, bytes([trees.CLASSES, 2, 11, trees.RAW]) + bytes(10)),
+    "an unknown class": (10, bytes([trees.CLASSES, 2, 5, trees.RAW, 0, 2, trees.RAW]) + bytes(10)),
+    "a palette's end": (10, bytes([trees.PALETTE, 4])),
     "endless depth": (4000, bytes([trees.ROTATE, 1]) * 4000),
     "much work": (1 << 15, bytes([trees.BITS, 1]) * 9 + bytes([trees.FILL, 0])),
 }

@@ -77,6 +77,28 @@ def test_as_many_symbols_as_a_byte_holds(base, size) -> None:
     assert transforms.tuple_size(base) == size
 
 
+@given(streams, st.integers(1, 9), st.integers(1, 5))
+def test_classes(data, size, number) -> None:
+    if data.size < size:
+        return
+    names = transforms.spread_classes(data, size, number)
+    assert names.size == data.size // size
+    assert (names < number).all()
+    parts = [transforms.of_class(data, size, names, name) for name in range(number)]
+    back = transforms.join_classes(parts, size, names)
+    assert back.tobytes() == data[: names.size * size].tobytes()
+
+
+def test_runs_of_channels_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    scales = rng.permutation(np.repeat([2, 20], 100))
+    data = np.rint(rng.normal(size=(200, 256)) * scales[:, None]).astype(np.int8).view(np.uint8)
+    names = transforms.spread_classes(data.reshape(-1), 256, 2)
+    assert (names == (scales == 20)).all()
+    flat = data.reshape(-1)
+    assert len(coder.tensor(flat, UNKNOWN)) < 0.95 * entropy_bytes(flat, UNKNOWN)
+
+
 def read(tree: bytes, count: int) -> bytes:
     cursor = Cursor(tree)
     found = TreeReader(cursor).read(count).tobytes()
