@@ -72,9 +72,10 @@ def join_bits(symbols: Bytes, bits: int) -> Bytes:
     """Undo ``split_bits``; higher bits of the symbols are dropped."""
     count = 8 // bits
     table = symbols.reshape(-1, count)
-    out = table[:, 0] & np.uint8((1 << bits) - 1)
+    lowest = np.uint8((1 << bits) - 1)
+    out = table[:, 0] & lowest
     for index in range(1, count):
-        out |= table[:, index] << np.uint8(bits * index)
+        out |= (table[:, index] & lowest) << np.uint8(bits * index)
     return out
 
 
@@ -176,8 +177,9 @@ def spread_classes(data: Bytes, size: int, classes: int) -> Bytes:
 
 def of_class(data: Bytes, size: int, names: Bytes, name: int) -> Bytes:
     """The bytes of all runs of one class."""
-    runs: Bytes = data[: names.size * size].reshape(-1, size)
-    return runs[names == name].reshape(-1)
+    runs = data[: names.size * size].reshape(-1, size)
+    found: Bytes = runs[names == name].reshape(-1)
+    return found
 
 
 def join_classes(parts: list[Bytes], size: int, names: Bytes) -> Bytes:
