@@ -65,6 +65,14 @@ def checked_path(folder: Path, location: str, whose: str) -> Path:
     return path
 
 
+def is_same(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file that is there."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
 def regular_size(path: Path) -> int:
     """The bytes of a regular file.
 

@@ -202,7 +202,10 @@ class ArchiveReader:
         return found
 
     def _raw(self, count: int) -> bytes:
-        found = self._file.read(count) if count <= self._left else b""
+        try:
+            found = self._file.read(count) if count <= self._left else b""
+        except OSError as error:
+            raise ModelError(f"cannot read the packed model: {error.strerror}") from None
         if len(found) != count:
             raise damaged("it ends too early")
         self._left -= count

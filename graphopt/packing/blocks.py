@@ -121,7 +121,7 @@ def unpack_block(payload: bytes | memoryview, count: int) -> Iterator[Bytes]:
     if not 1 <= count <= BLOCK_LIMIT:
         raise damaged(f"a block of {count} bytes")
     cursor = Cursor(payload)
-    tree = TreeReader(cursor)
+    tree = TreeReader(cursor, count)
     plan_size, structure_size = cursor.varint(), cursor.varint()
     if plan_size > _PLAN_LIMIT or structure_size > count:
         raise damaged("its plan does not fit a block")

@@ -41,13 +41,19 @@ NODES = 1 << 18
 DEPTH = 8
 """The most transforms one behind the other."""
 
-STREAM_LIMIT = 4 * BLOCK_LIMIT
-"""The most bytes of any stream inside a block: packed elements of 2 bits, one byte for each."""
+WORK = 32
+"""How many bytes all streams of a block may have for each that it holds, inner ones included ..."""
 
-WORK = 32 * BLOCK_LIMIT
-"""The most bytes of all streams of a block, inner ones included."""
+WORK_FREE = 1 << 20
+"""... and beyond that."""
 
-FILES = 1 << 16
+MOST_CLASSES = 16
+"""The most classes that runs of a stream may fall into."""
+
+SHORTEST_RUN = 16
+"""The fewest bytes of such a run."""
+
+FILES = 1 << 14
 """The most files of one archive."""
 
 NAME_LIMIT = 1024
@@ -97,7 +103,7 @@ class Cursor:
 
     def end(self) -> None:
         """Require that nothing but zeros is left."""
-        if any(self.take(len(self.data) - self.place)):
+        if bytes(self.take(len(self.data) - self.place)).strip(b"\0"):
             raise damaged("there are bytes that belong to nothing")
 
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from graphopt.errors import ModelError, ResourceError, UsageError, printable
-from graphopt.files import AtomicFile, checked_path, regular_size
+from graphopt.files import AtomicFile, checked_path, is_same, regular_size
 from graphopt.packing.archive import ArchiveWriter, Member, is_packed, is_safe
 from graphopt.packing.blocks import pack_block
 from graphopt.packing.format import FILES, FREE, MAGIC, PIECE, SEGMENTS, SUFFIX
@@ -40,7 +41,7 @@ def pack(
 
     Raises:
         ModelError: the model or its data files cannot be read, or are unsafe to read.
-        UsageError: it is packed already.
+        UsageError: it is packed already, or the archive would replace it.
         OutputError: the archive cannot be written; what stood there is untouched.
     """
     started = time.perf_counter()
@@ -51,6 +52,11 @@ def pack(
             raise UsageError(f"{printable(str(path))} is packed already")
         walk = _walked(buffer)
         sources = [Source(path, Member("", len(buffer))), *_beside(path, walk.outside)]
+        if any(is_same(source.path, target) for source in sources):
+            raise UsageError(
+                f"the archive would replace what is packed, {printable(str(target))}",
+                "Give another name with -o",
+            )
         tally = Tally()
         with AtomicFile(target) as file:
             writer = ArchiveWriter(file, [source.member for source in sources])
@@ -92,10 +98,11 @@ def _mapped(path: Path) -> Iterator[Buffer]:
         yield b""
         return
     try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ModelError(f"cannot read {printable(str(path))}: {error.strerror}") from None
-    with file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
+        with path.open("rb") as file:
+            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {printable(str(path))}: {error}") from None
+    with buffer:
         yield buffer
 
 
@@ -161,7 +168,7 @@ def _write(writer: ArchiveWriter, source: Source, spans: Iterable[Span], tally: 
         raise ModelError(f"cannot read {printable(str(source.path))}: {error.strerror}") from None
     with file:
         for start, end, tensors in cut(spans, size):
-            data = file.read(end - start)
+            data = _read(file, end - start, source.path)
             if len(data) != end - start:
                 raise ModelError(f"{printable(str(source.path))} became shorter while it was read")
             hash.update(data)
@@ -170,6 +177,13 @@ def _write(writer: ArchiveWriter, source: Source, spans: Iterable[Span], tally: 
             writer.block(packed.payload, end - start)
     writer.end(hash.digest())
     return hash.digest()
+
+
+def _read(file: BinaryIO, count: int, path: Path) -> bytes:
+    try:
+        return file.read(count)
+    except OSError as error:
+        raise ModelError(f"cannot read {printable(str(path))}: {error.strerror}") from None
 
 
 def cut(spans: Iterable[Span], size: int) -> Iterator[tuple[int, int, list[Span]]]:

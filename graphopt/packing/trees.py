@@ -16,7 +16,16 @@ import numpy as np
 import zstandard
 
 from graphopt.packing import transforms
-from graphopt.packing.format import DEPTH, NODES, STREAM_LIMIT, WORK, Cursor, damaged
+from graphopt.packing.format import (
+    DEPTH,
+    MOST_CLASSES,
+    NODES,
+    SHORTEST_RUN,
+    WORK,
+    WORK_FREE,
+    Cursor,
+    damaged,
+)
 from graphopt.packing.transforms import Bytes, view
 
 RAW, FILL, ZSTD, LZMA = range(4)
@@ -26,9 +35,12 @@ WIDTHS = (1, 2, 4, 8)
 """Bytes that a word may have."""
 
 LZMA_FILTERS: list[dict[str, Any]] = [
-    {"id": lzma.FILTER_LZMA1, "dict_size": 1 << 24, "lc": 3, "lp": 0, "pb": 0, "preset": 9}
+    {"id": lzma.FILTER_LZMA1, "dict_size": 1 << 20, "lc": 3, "lp": 0, "pb": 0, "preset": 9}
 ]
 """The settings of a raw LZMA1 stream, fixed by the format."""
+
+_WINDOW = 1 << 27
+"""The longest window of a Zstandard frame that is read; none longer than the stream is ever kept."""
 
 _DECLARES = 0xE3
 """The bits of a Zstandard frame's first byte that say it holds its size or the name of a dictionary."""
@@ -39,23 +51,24 @@ class TreeReader:
 
     Args:
         cursor: the packed bytes, at the first node.
+        count: bytes that the block holds, which bounds those of all streams.
 
     Raises:
         ModelError: from ``read``, where the bytes are no tree of a stream of that length.
     """
 
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(self, cursor: Cursor, count: int) -> None:
         self.cursor = cursor
         self.nodes = 0
-        self.work = 0
+        self.left = WORK * count + WORK_FREE
 
     def read(self, count: int, depth: int = 0) -> Bytes:
         """The next stream, of ``count`` bytes."""
         if count == 0:
             return np.empty(0, np.uint8)
         self.nodes += 1
-        self.work += count
-        if self.nodes > NODES or self.work > WORK or depth > DEPTH or count > STREAM_LIMIT:
+        self.left -= count
+        if self.nodes > NODES or self.left < 0 or depth > DEPTH:
             raise damaged("its streams are too many, too deep or too long")
         kind = self.cursor.byte()
         if kind in _LEAVES:
@@ -87,7 +100,7 @@ def _fill(tree: TreeReader, count: int) -> Bytes:
 @functools.cache
 def _zstd() -> zstandard.ZstdDecompressor:
     return zstandard.ZstdDecompressor(
-        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=STREAM_LIMIT
+        format=zstandard.FORMAT_ZSTD1_MAGICLESS, max_window_size=_WINDOW
     )
 
 
@@ -155,7 +168,7 @@ def _palette(tree: TreeReader, count: int, depth: int) -> Bytes:
 
 def _classes(tree: TreeReader, count: int, depth: int) -> Bytes:
     number, size = tree.cursor.byte(), tree.cursor.varint()
-    if number < 1 or not 1 <= size <= count:
+    if not 1 <= number <= MOST_CLASSES or not SHORTEST_RUN <= size <= count:
         raise damaged(f"{number} classes of runs of {size} bytes, of {count}")
     names = tree.read(count // size, depth)
     runs = np.bincount(names, minlength=number)

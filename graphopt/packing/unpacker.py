@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphopt.errors import ModelError, OutputError, ResourceError, printable
-from graphopt.files import AtomicFile, regular_size, unwritable
+from graphopt.errors import ModelError, OutputError, ResourceError, UsageError, printable
+from graphopt.files import AtomicFile, is_same, regular_size, unwritable
 from graphopt.packing.archive import ArchiveReader, Member, is_packed
 from graphopt.packing.format import MAGIC
 from graphopt.packing.summary import UnpackSummary
@@ -39,12 +39,18 @@ def unpack(
 
     Raises:
         ModelError: the archive cannot be read, is damaged, or would write outside of the model's folder.
+        UsageError: the model would replace the archive.
         OutputError: a file cannot be written, or another one stands in its place; nothing was changed.
     """
     started = time.perf_counter()
     path = Path(archive)
     target = path.with_suffix(".onnx") if output is None else Path(output)
     with _opened(path) as reader, ExitStack() as stack:
+        if is_same(path, target):
+            raise UsageError(
+                f"the model would replace the archive, {printable(str(path))}",
+                "Give another name with -o",
+            )
         _require_space(target, reader.members)
         folders = stack.enter_context(_Folders(target.parent))
         written = []

@@ -21,6 +21,9 @@ SMALLEST = 32
 _HINTS = 1 << 20
 """Payloads in other files that are noted."""
 
+_FIELDS = 1 << 24
+"""Fields that are walked over; a graph of a million nodes has fewer."""
+
 _DEPTH = 100
 """Messages inside each other that are followed; protobuf itself reads no more."""
 
@@ -126,6 +129,7 @@ class Walk:
     whole: bool = True
     graphs: int = 0
     _hints: int = 0
+    _steps: int = 0
 
     def spans(self) -> Iterator[Span]:
         """The payloads, in the order in which they lie."""
@@ -148,6 +152,7 @@ class Walk:
         Stops at what is no field; a group or a field that runs over the end of its message is none.
         """
         while place < end:
+            self._steps += 1
             tag, place = self._varint(place, end)
             number, wire = tag >> 3, tag & 7
             begin = place
@@ -162,7 +167,7 @@ class Walk:
                 begin = place
             else:
                 place = end + 1
-            if tag < 8 or place > end:
+            if tag < 8 or place > end or self._steps > _FIELDS:
                 self.whole = False
                 return
             yield number if wire in (0, 2) else 0, begin, place

@@ -181,7 +181,7 @@ def zstd(reader: Reader, count: int) -> bytes:
 
 
 def lzma1(reader: Reader, count: int) -> bytes:
-    how = {"id": lzma.FILTER_LZMA1, "dict_size": 1 << 24, "lc": 3, "lp": 0, "pb": 0}
+    how = {"id": lzma.FILTER_LZMA1, "dict_size": 1 << 20, "lc": 3, "lp": 0, "pb": 0}
     decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[how])
     return decoder.decompress(reader.take(reader.number()), count)
 

@@ -82,7 +82,14 @@ def test_packing_twice_and_what_is_missing(packed, tmp_path) -> None:
         pack(tmp_path / "none.onnx")
     with pytest.raises(OutputError):
         pack(MODEL, tmp_path / "none" / "m.gopt")
+    with pytest.raises(UsageError, match="replace the archive"):
+        unpack(packed, packed)
     path = beside(tmp_path)
+    for target in (path, tmp_path / "w.bin"):
+        before = target.read_bytes()
+        with pytest.raises(UsageError, match="replace what is packed"):
+            pack(path, target)
+        assert target.read_bytes() == before
     (tmp_path / "w.bin").unlink()
     with pytest.raises(ModelError, match="Put the data file beside the model"):
         pack(path)

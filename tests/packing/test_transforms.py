@@ -101,7 +101,7 @@ def test_runs_of_channels_are_told_apart() -> None:
 
 def read(tree: bytes, count: int) -> bytes:
     cursor = Cursor(tree)
-    found = TreeReader(cursor).read(count).tobytes()
+    found = TreeReader(cursor, count).read(count).tobytes()
     cursor.end()
     return found
 
