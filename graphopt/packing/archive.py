@@ -222,9 +222,9 @@ class ArchiveReader:
 
 def chained(before: bytes, data: bytes | bytearray) -> bytes:
     """The digest of bytes that stand behind others with the digest ``before``."""
-    hash = hashlib.blake2b(before, digest_size=DIGEST)
+    hash = hashlib.sha256(before)
     hash.update(data)
-    return hash.digest()
+    return hash.digest()[:DIGEST]
 
 
 def most(size: int) -> int:

@@ -60,7 +60,7 @@ NAME_LIMIT = 1024
 """The most bytes of a file's name."""
 
 DIGEST = 16
-"""Bytes of a block's digest, BLAKE2b of that length."""
+"""Bytes of a block's digest, the first of a SHA-256."""
 
 _VARINT_BYTES = 9
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from graphopt.errors import ModelError, ResourceError, UsageError, printable
+from graphopt.errors import GraphoptError, ModelError, ResourceError, UsageError, printable
 from graphopt.files import AtomicFile, checked_path, is_same, regular_size
 from graphopt.packing.archive import ArchiveWriter, Member, is_packed, is_safe
-from graphopt.packing.blocks import pack_block
+from graphopt.packing.blocks import pack_block, unpack_block
 from graphopt.packing.format import FILES, FREE, MAGIC, PIECE, SEGMENTS, SUFFIX
 from graphopt.packing.summary import PackSummary, Tally
 from graphopt.packing.transforms import view
@@ -30,7 +30,8 @@ def pack(
     """Pack a model without loss: ``unpack`` gives back every byte of its files.
 
     Whatever the file holds is packed; what is not recognised as a tensor of an ONNX model is coded as plain
-    bytes. The same files give the same archive, as long as Zstandard and liblzma are of the same version.
+    bytes. Each block is read back before it is written. The same files give the same archive, as long as
+    Zstandard and liblzma are of the same version.
 
     Args:
         source: the model's file; the data files that it names are packed with it.
@@ -173,10 +174,28 @@ def _write(writer: ArchiveWriter, source: Source, spans: Iterable[Span], tally: 
                 raise ModelError(f"{printable(str(source.path))} became shorter while it was read")
             hash.update(data)
             packed = pack_block(view(data), tensors, start)
+            _prove(packed.payload, data)
             tally.add(packed.shares)
             writer.block(packed.payload, end - start)
     writer.end(hash.digest())
     return hash.digest()
+
+
+def _prove(payload: bytes, data: bytes) -> None:
+    """Read a block back before it is written.
+
+    Raises:
+        GraphoptError: it does not hold what was packed.
+    """
+    try:
+        same = b"".join(run.data for run in unpack_block(payload, len(data))) == data
+    except ModelError:
+        same = False
+    if not same:
+        raise GraphoptError(
+            "a block of the archive does not unpack to what was packed",
+            "Nothing was written; please report this with the model",
+        )
 
 
 def _read(file: BinaryIO, count: int, path: Path) -> bytes:

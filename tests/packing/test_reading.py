@@ -13,7 +13,7 @@ from made import beside, small
 
 import graphopt
 from graphopt import cli
-from graphopt.errors import ModelError, OutputError, UsageError
+from graphopt.errors import GraphoptError, ModelError, OutputError, UsageError
 from graphopt.packing import pack, unpack
 
 MODEL = Path(__file__).parent.parent.parent / "models/digits_mlp/digits_mlp.onnx"
@@ -125,6 +125,17 @@ def test_the_commands(tmp_path, capsys) -> None:
     assert (tmp_path / "back.onnx").read_bytes() == source.read_bytes()
     assert call("pack", source, "-q") == 0
     assert capsys.readouterr().out == ""
+
+
+def test_what_does_not_unpack_is_not_written(tmp_path, monkeypatch) -> None:
+    for name, broken in (
+        ("join_planes", lambda parts: parts[0].repeat(len(parts))),
+        ("join_planes", lambda parts: parts[0]),
+    ):
+        monkeypatch.setattr(f"graphopt.packing.transforms.{name}", broken)
+        with pytest.raises(GraphoptError, match="does not unpack"):
+            pack(MODEL, tmp_path / "m.gopt")
+        assert not list(tmp_path.iterdir())
 
 
 def test_the_figures_as_json(tmp_path, capsys) -> None:
