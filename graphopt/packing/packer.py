@@ -68,6 +68,7 @@ def pack(
             file.commit()
     kinds = tally.kinds()
     stored = sum(source.member.size for source in sources)
+    seconds = time.perf_counter() - started
     return PackSummary(
         source=str(path),
         archive=str(target),
@@ -78,7 +79,8 @@ def pack(
         ratio=stored / file.size,
         sha256=sha256.hex(),
         archive_sha256=file.hash.hexdigest(),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
+        megabytes_per_second=stored / seconds / 1e6,
         kinds=kinds,
         notes=_notes(walk),
     )

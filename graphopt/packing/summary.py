@@ -19,6 +19,7 @@ class KindSummary:
         packed_bytes: in the archive.
         bound_bytes: the order-0 entropy of each tensor's symbols (see ``graphopt.packing.entropy``); of the
             structure what it takes in the archive.
+        ratio: stored bytes over packed bytes; None where nothing was left to pack.
     """
 
     kind: str
@@ -26,6 +27,7 @@ class KindSummary:
     stored_bytes: int
     packed_bytes: int
     bound_bytes: int
+    ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class PackSummary:
         sha256: of the model's file, in hex.
         archive_sha256: of the archive, in hex.
         seconds: that it took.
+        megabytes_per_second: millions of stored bytes in a second.
         kinds: what each kind takes, the largest first.
         notes: what deserves a look.
     """
@@ -57,6 +60,7 @@ class PackSummary:
     sha256: str
     archive_sha256: str
     seconds: float
+    megabytes_per_second: float
     kinds: list[KindSummary]
     notes: list[str]
 
@@ -74,6 +78,7 @@ class UnpackSummary:
         ratio: stored bytes over packed bytes.
         sha256: of the model's file, in hex.
         seconds: that it took.
+        megabytes_per_second: millions of stored bytes in a second.
     """
 
     archive: str
@@ -84,6 +89,7 @@ class UnpackSummary:
     ratio: float
     sha256: str
     seconds: float
+    megabytes_per_second: float
 
 
 class Tally:
@@ -103,7 +109,9 @@ class Tally:
     def kinds(self) -> list[KindSummary]:
         """What was counted, the largest kind first."""
         found = [
-            KindSummary(name, tensors, size, packed, round(bound))
+            KindSummary(
+                name, tensors, size, packed, round(bound), size / packed if packed else None
+            )
             for name, (tensors, size, packed, bound) in self._shares.items()
         ]
         return sorted(found, key=lambda kind: (-kind.stored_bytes, kind.kind))

@@ -66,6 +66,7 @@ def unpack(
         folders.keep()
     stored = sum(member.size for member in reader.members)
     size = path.stat().st_size
+    seconds = time.perf_counter() - started
     return UnpackSummary(
         archive=str(path),
         model=str(target),
@@ -74,7 +75,8 @@ def unpack(
         packed_bytes=size,
         ratio=stored / size,
         sha256=written[0].hash.hexdigest(),
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
+        megabytes_per_second=stored / seconds / 1e6,
     )
 
 

@@ -25,25 +25,21 @@ def render_pack(found: PackSummary) -> RenderableType:
             size(kind.stored_bytes),
             size(kind.packed_bytes),
             size(kind.bound_bytes),
-            _ratio(kind.stored_bytes, kind.packed_bytes),
+            "" if kind.ratio is None else f"{kind.ratio:.2f}x",
         )
     whole = (found.stored_bytes, found.packed_bytes, found.bound_bytes)
     table.add_row("all", "", *map(size, whole), f"{found.ratio:.2f}x", style="bold")
     notes = [Text(f"note: {printable(line, 500)}", style="yellow") for line in found.notes]
-    return Group(table, *notes, *_end(found.archive, found.stored_bytes, found.seconds))
+    return Group(table, *notes, *_end(found, found.archive))
 
 
 def render_unpack(found: UnpackSummary) -> RenderableType:
     """What unpacking came to."""
     line = f"{size(found.packed_bytes)} to {size(found.stored_bytes)}, {found.ratio:.2f}x"
     beside = [Text(f"wrote {printable(path)}") for path in found.files[1:]]
-    return Group(Text(line), *beside, *_end(found.model, found.stored_bytes, found.seconds))
+    return Group(Text(line), *beside, *_end(found, found.model))
 
 
-def _ratio(stored: int, packed: int) -> str:
-    return f"{stored / packed:.2f}x" if packed else ""
-
-
-def _end(path: str, stored: int, seconds: float) -> list[Text]:
-    rate = stored / seconds / 1e6 if seconds else 0.0
-    return [Text(f"{duration(seconds)}, {rate:.1f} MB/s"), Text(f"wrote {printable(path)}")]
+def _end(found: PackSummary | UnpackSummary, path: str) -> list[Text]:
+    took = f"{duration(found.seconds)}, {found.megabytes_per_second:.1f} MB/s"
+    return [Text(took), Text(f"wrote {printable(path)}")]
