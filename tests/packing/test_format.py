@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import beside, model, raw, tensor
 from onnx import TensorProto
+from packed_files import beside, model, raw, tensor
 from plain_reader import NODES, files
 
 from graphopt.packing import pack, trees

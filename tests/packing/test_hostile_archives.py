@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made import archive, beside, payload, small
+from packed_files import archive, beside, payload, small
 
 import graphopt
 from graphopt.errors import GraphoptError, ModelError, OutputError, ResourceError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made import model
+from packed_files import model
 
 ROOT = Path(__file__).parent.parent.parent
 PARTS = 40

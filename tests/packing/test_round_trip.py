@@ -11,8 +11,8 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made import beside, model, raw, small, tensor, there_and_back
 from onnx import TensorProto, helper
+from packed_files import beside, model, raw, small, tensor, there_and_back
 
 from graphopt.packing.packer import pack
 from graphopt.packing.unpacker import unpack

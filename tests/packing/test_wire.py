@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from hypothesis import given
 from hypothesis import strategies as st
-from made import model, raw, tensor
 from onnx import TensorProto, helper
+from packed_files import model, raw, tensor
 
 from graphopt.packing.format import PIECE, SEGMENTS
 from graphopt.packing.packer import cut

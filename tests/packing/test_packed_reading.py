@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from made import beside, small
+from packed_files import beside, small
 
 import graphopt
 from graphopt import cli
