@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from graphopt.ir.model import Model
     from graphopt.lossy_pass import Choice, LossyPass
     from graphopt.optimizer import Result, optimize
+    from graphopt.packing import pack, unpack
     from graphopt.pass_base import Context, Edit, Limits, Pass, Skip
     from graphopt.quality.data import DataOptions, ImageOptions
     from graphopt.quality.gate import Budget
@@ -68,7 +69,9 @@ _HOMES = {
     "Skip": "graphopt.pass_base",
     "UsageError": "graphopt.errors",
     "optimize": "graphopt.optimizer",
+    "pack": "graphopt.packing",
     "sensitivity": "graphopt.sensitivity_study",
+    "unpack": "graphopt.packing",
 }
 
 __all__ = [
@@ -100,7 +103,9 @@ __all__ = [
     "__version__",
     "load",
     "optimize",
+    "pack",
     "sensitivity",
+    "unpack",
 ]
 
 

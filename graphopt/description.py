@@ -67,11 +67,14 @@ def describe(
 
 
 def _beside(model: Model, path: str | os.PathLike[str] | None) -> set[Path]:
-    """The data files of a model: those that it was read from, or those written beside a path."""
+    """The data files of a model: those that it was read from, or those written beside a path.
+
+    Those that came out of an archive are none: the archive is its one file.
+    """
     if path is not None:
         return set(stale_data(Path(path), None))
     regions = (c.stored.region for c in model.constants() if c.stored is not None)
-    return {region.path for region in regions if region is not None}
+    return {region.path for region in regions if region is not None and region.folder is None}
 
 
 def tensor_info(tensor: Variable) -> TensorInfo:

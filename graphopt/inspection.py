@@ -15,6 +15,7 @@ from graphopt.ir.graph import STANDARD_DOMAINS, Constant
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import is_used
+from graphopt.packing.unpacker import ArchiveInfo, look
 from graphopt.report import ModelInfo
 
 
@@ -31,6 +32,7 @@ class Inspection:
         functions: names of local functions.
         metadata: the model's metadata.
         findings: what deserves a look.
+        packed: what its archive says, where it came out of one.
     """
 
     model: ModelInfo
@@ -41,6 +43,7 @@ class Inspection:
     functions: list[str]
     metadata: dict[str, str]
     findings: list[str]
+    packed: ArchiveInfo | None = None
 
 
 def inspect_model(source: str | os.PathLike[str] | Model) -> Inspection:
@@ -71,6 +74,7 @@ def inspect_model(source: str | os.PathLike[str] | Model) -> Inspection:
         [function.name for function in model.functions],
         {entry.key: entry.value for entry in header.metadata_props},
         _findings(model, constants),
+        None if model.path is None else look(model.path),
     )
 
 

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = (
     {"_version", "errors"},
-    {"numerics"},
+    {"files", "numerics"},
+    {"packing"},
     {"ir"},
     {"runtime"},
     {"quality"},

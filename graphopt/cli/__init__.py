@@ -20,6 +20,7 @@ from graphopt.cli.catalogue import completion, passes, schema
 from graphopt.cli.look import bench, compare, inspect
 from graphopt.cli.measure import cache, explain, report, sensitivity
 from graphopt.cli.optimize import optimize
+from graphopt.cli.packing import pack, unpack
 from graphopt.errors import (
     GraphoptError,
     NativeError,
@@ -52,6 +53,8 @@ for _command in (
     compare,
     bench,
     sensitivity,
+    pack,
+    unpack,
     explain,
     report,
     passes,

@@ -160,6 +160,6 @@ def require_folders(*paths: str | None) -> None:
 
 def write_text(path: str, text: str) -> None:
     """Write a file, whole or not at all."""
-    from graphopt.ir.storage import write_bytes
+    from graphopt.files import write_bytes
 
     write_bytes(Path(path), text.encode())

@@ -41,7 +41,7 @@ def inspect(model: str, channels: bool, json_path: str | None) -> None:
         from graphopt.report.terminal.looks import render_channels, render_model
 
         console = settings().console(stderr=False)
-        console.print(render_model(found.model, found.operators, found.findings))
+        console.print(render_model(found.model, found.operators, found.findings, found.packed))
         if groups is not None:
             console.print()
             console.print(render_channels(groups))

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     metavar="FILE",
-    help="Where to write; - for standard output. Default: MODEL.opt.onnx beside the input.",
+    help="Where to write; - for standard output; packed if it ends in .gopt. Default: MODEL.opt.onnx "
+    "beside the input.",
 )
 @click.option(
     "-p",

@@ -6,28 +6,35 @@ relative, stay inside the model's folder, and lead to one regular file through n
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx
 
 from graphopt.errors import ModelError, printable
+from graphopt.files import checked_path
+from graphopt.packing.unpacker import Folder
 
 _KEYS = frozenset({"location", "offset", "length", "checksum"})
-_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 @dataclass(frozen=True)
 class ExternalRegion:
-    """A checked range of bytes in a file beside the model."""
+    """A checked range of bytes in a file beside the model.
+
+    Attributes:
+        path: of the file.
+        offset: where the range begins.
+        length: its bytes.
+        folder: what keeps the file there, where it was unpacked from an archive.
+    """
 
     path: Path
     offset: int
     length: int
+    folder: Folder | None = field(default=None, compare=False)
 
     def map(self) -> np.ndarray:
         """The bytes as a read-only array of uint8, mapped rather than read."""
@@ -42,12 +49,12 @@ class ExternalRegion:
             return file.read(self.length)
 
 
-def locate(proto: onnx.TensorProto, folder: Path | None, nbytes: int) -> ExternalRegion:
+def locate(proto: onnx.TensorProto, folder: Path | Folder | None, nbytes: int) -> ExternalRegion:
     """Check where a tensor says that its bytes lie, and open the way to them.
 
     Args:
         proto: a tensor with ``data_location`` EXTERNAL.
-        folder: the folder of the model, or None where the model came as bytes.
+        folder: the folder of the model or what it was unpacked to; None where the model came as bytes.
         nbytes: bytes that the tensor's shape and type call for.
 
     Raises:
@@ -60,7 +67,9 @@ def locate(proto: onnx.TensorProto, folder: Path | None, nbytes: int) -> Externa
             "Load it by its path",
         )
     keys = _entries(proto.external_data, name)
-    path = _checked_path(folder, keys.get("location", ""), name)
+    unpacked = folder if isinstance(folder, Folder) else None
+    place = folder.path if isinstance(folder, Folder) else folder
+    path = checked_path(place, keys.get("location", ""), f"external data of tensor {name!r}")
     offset = _number(keys.get("offset", "0"), "offset", name)
     size = path.stat().st_size
     length = _number(keys["length"], "length", name) if "length" in keys else nbytes
@@ -74,7 +83,7 @@ def locate(proto: onnx.TensorProto, folder: Path | None, nbytes: int) -> Externa
             f"which has {size}",
             "The data file is cut short or belongs to another model",
         )
-    return ExternalRegion(path, offset, length)
+    return ExternalRegion(path, offset, length, unpacked)
 
 
 def _entries(entries: Sequence[onnx.StringStringEntryProto], name: str) -> dict[str, str]:
@@ -91,48 +100,3 @@ def _number(text: str, key: str, name: str) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         raise ModelError(f"tensor {name!r} has a bad external data {key}: {printable(text)!r}")
     return int(text)
-
-
-def _checked_path(folder: Path, location: str, name: str) -> Path:
-    shown = printable(location)
-    refused = f"external data of tensor {name!r} is outside the model folder: {shown!r}"
-    parts = PurePosixPath(location).parts
-    windows = PureWindowsPath(location)
-    if not parts or "\x00" in location:
-        raise ModelError(f"tensor {name!r} names no file for its external data: {shown!r}")
-    if (
-        location.startswith("/")
-        or windows.drive
-        or windows.root
-        or ".." in parts
-        or "\\" in location
-    ):
-        raise ModelError(refused, "Refused")
-    path = folder
-    state = folder.lstat()
-    for part in parts:
-        path = path / part
-        try:
-            state = path.lstat()
-        except OSError as error:
-            raise ModelError(
-                f"external data of tensor {name!r} cannot be read: {shown!r}: {error.strerror}",
-                "Put the data file beside the model",
-            ) from None
-        if stat.S_ISLNK(state.st_mode):
-            raise ModelError(f"{refused} (a symbolic link)", "Refused")
-    if not stat.S_ISREG(state.st_mode):
-        raise ModelError(f"external data of tensor {name!r} is not a regular file: {shown!r}")
-    if state.st_nlink > 1:
-        raise ModelError(f"{refused} (a hard link)", "Refused: copy the file instead")
-    _open_once(path, name)
-    return path
-
-
-def _open_once(path: Path, name: str) -> None:
-    try:
-        os.close(os.open(path, os.O_RDONLY | _NOFOLLOW))
-    except OSError as error:
-        raise ModelError(
-            f"external data of tensor {name!r} cannot be opened: {path.name!r}: {error.strerror}"
-        ) from None

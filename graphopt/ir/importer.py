@@ -12,6 +12,7 @@ from onnx import AttributeProto, helper
 from graphopt.errors import ModelError, printable
 from graphopt.ir.external import locate
 from graphopt.ir.graph import Constant, Function, Graph, Node, Stored, Variable
+from graphopt.packing.unpacker import Folder
 
 MAX_DEPTH = 100
 
@@ -41,7 +42,7 @@ class Importer:
     """Reads the parts of one model.
 
     Args:
-        folder: where external data may lie; None where there is no folder.
+        folder: where external data may lie, or was unpacked to; None where there is no folder.
         opset: the version of the standard operators that the main graph imports.
         shadowed: standard operators that a local function redefines.
         overridable: whether an initializer that is also a graph input is only its default. Below IR
@@ -50,7 +51,7 @@ class Importer:
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: Path | Folder | None,
         opset: int,
         shadowed: frozenset[str] = frozenset(),
         overridable: bool = True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx
 from onnx import TensorProto
 
 from graphopt.errors import ModelError, ResourceError, printable
+from graphopt.files import AtomicFile, unwritable, write_bytes
 from graphopt.ir import storage
 from graphopt.ir.copying import copy_scopes
 from graphopt.ir.exporter import Exporter, embed
@@ -28,6 +30,10 @@ from graphopt.ir.graph import (
 )
 from graphopt.ir.importer import Importer, opset_of
 from graphopt.ir.screening import screen
+from graphopt.packing.archive import is_packed
+from graphopt.packing.format import SUFFIX
+from graphopt.packing.packer import pack
+from graphopt.packing.unpacker import Folder, has_magic, read_packed
 
 EXTERNAL_THRESHOLD = 1024
 """Bytes below which a tensor stays inside the model even when the others leave it."""
@@ -58,7 +64,8 @@ class Model:
         """Read a model.
 
         Args:
-            source: a path, the bytes of a model, or a message (which is not changed).
+            source: a path, the bytes of a model, or a message (which is not changed). A packed model
+                (``graphopt.packing``) is known by its first bytes, whatever its name.
 
         Raises:
             ModelError: the file is missing, damaged, invalid, or refers to files outside its folder.
@@ -69,15 +76,28 @@ class Model:
             proto.CopyFrom(source)
             return cls._import(proto, None)
         if isinstance(source, bytes):
+            if is_packed(source):
+                return cls._unpack(source, None)
             return cls._import(storage.parse_model(source), None)
         path = Path(source)
+        if has_magic(path):
+            return cls._unpack(path, path)
         return cls._import(storage.read_model(path), path)
 
     @classmethod
-    def _import(cls, proto: onnx.ModelProto, path: Path | None) -> Model:
+    def _unpack(cls, source: bytes | Path, path: Path | None) -> Model:
+        """Read a packed model; its data files live as long as something in memory refers to them."""
+        data, folder = read_packed(source, storage.PROTOBUF_LIMIT)
+        shown = "the packed model" if path is None else printable(str(path))
+        return cls._import(storage.parse_model(data, shown), path, folder)
+
+    @classmethod
+    def _import(
+        cls, proto: onnx.ModelProto, path: Path | None, unpacked: Folder | None = None
+    ) -> Model:
         screen(proto)
         opset = _require_opset(proto)
-        folder = None if path is None else path.resolve().parent
+        folder = unpacked or (None if path is None else path.resolve().parent)
         shadowed = frozenset(f.name for f in proto.functions if f.domain in ("", "ai.onnx"))
         importer = Importer(folder, opset, shadowed, overridable=proto.ir_version >= 4)
         external = any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer)
@@ -179,26 +199,39 @@ class Model:
         """Write the model; it appears whole or the old file stays as it was.
 
         Weights go to a data file beside it where they did before, or where one file cannot hold them.
+        A name that ends in ``.gopt`` stands for a packed model with all of its files in it.
 
         Args:
             path: the file to write.
 
         Returns:
-            The sha256 of the model file, in hex.
+            The sha256 of the file of that name, in hex.
 
         Raises:
             OutputError: the file cannot be written.
         """
         target = Path(path)
+        if target.suffix == SUFFIX:
+            return self._save_packed(target)
         if self.external or self.weight_bytes() > storage.EMBED_LIMIT:
             return self._save_external(target)
         data = self.to_bytes()
-        storage.write_bytes(target, data)
+        write_bytes(target, data)
         self._remove_stale(target, None)
         return hashlib.sha256(data).hexdigest()
 
+    def _save_packed(self, target: Path) -> str:
+        try:
+            folder = tempfile.TemporaryDirectory(prefix=f".{target.name[:40]}.", dir=target.parent)
+        except OSError as error:
+            raise unwritable(target, error) from None
+        with folder as name:
+            plain = Path(name, target.with_suffix(".onnx").name)
+            self.save(plain)
+            return pack(plain, target).archive_sha256
+
     def _save_external(self, target: Path) -> str:
-        with storage.AtomicFile(target.with_name(f"{target.name}.data")) as weights:
+        with AtomicFile(target.with_name(f"{target.name}.data")) as weights:
             written: list[TensorProto] = []
 
             def beside(proto: TensorProto, constant: Constant) -> None:
@@ -214,7 +247,7 @@ class Model:
             for proto in written:
                 proto.external_data[0].value = name
             data = message.SerializeToString(deterministic=True)
-            with storage.AtomicFile(target) as file:
+            with AtomicFile(target) as file:
                 file.write(data)
                 file.finish()
                 if written:
@@ -237,7 +270,7 @@ class Model:
                     stale.unlink()
 
 
-def _write_outside(proto: TensorProto, constant: Constant, weights: storage.AtomicFile) -> None:
+def _write_outside(proto: TensorProto, constant: Constant, weights: AtomicFile) -> None:
     stored = constant.stored
     if stored is not None and stored.region is not None and isinstance(stored.tensor, TensorProto):
         proto.CopyFrom(stored.tensor)

@@ -1,21 +1,16 @@
-"""Files: reading a model that may be hostile, writing one that is never half there."""
+"""Model files: reading one that may be hostile, naming the data beside one."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import os
 import re
-import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from graphopt.errors import ModelError, OutputError, ResourceError, printable
+from graphopt.errors import ModelError, ResourceError, printable
+from graphopt.files import regular_size
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes beyond which protobuf neither reads nor writes a message."""
@@ -44,19 +39,10 @@ def read_model(path: Path) -> onnx.ModelProto:
         ResourceError: the file is larger than protobuf can read.
     """
     shown = printable(str(path))
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise ModelError(f"cannot read {shown}: {error.strerror}", "Check the path") from None
-    if stat.S_ISDIR(state.st_mode):
-        raise ModelError(f"cannot read {shown}: it is a folder", "Give the path of a .onnx file")
-    if not stat.S_ISREG(state.st_mode):
-        raise ModelError(
-            f"cannot read {shown}: not a regular file", "Give the path of a .onnx file"
-        )
-    if state.st_size > PROTOBUF_LIMIT:
+    size = regular_size(path)
+    if size > PROTOBUF_LIMIT:
         raise ResourceError(
-            f"cannot read {shown}: {state.st_size} bytes is more than protobuf's limit of 2 GiB",
+            f"cannot read {shown}: {size} bytes is more than protobuf's limit of 2 GiB",
             "Save the model with external data",
         )
     try:
@@ -103,104 +89,6 @@ def parse_model(data: bytes, shown: str = "the model") -> onnx.ModelProto:
     return proto
 
 
-class AtomicFile:
-    """A file that appears under its name whole or not at all.
-
-    The bytes go to a temporary file in the same folder; ``commit`` syncs and renames it. Leaving the
-    ``with`` block without ``commit`` removes it.
-
-    Args:
-        path: where the file shall appear.
-
-    Raises:
-        OutputError: the folder is missing or not writable, or the disk is full.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.hash = hashlib.sha256()
-        self.size = 0
-        try:
-            if path.is_dir():
-                raise OutputError(f"cannot write {printable(str(path))}: it is a folder")
-            handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        self.temporary = Path(name)
-        self.file: BinaryIO = os.fdopen(handle, "wb")
-
-    def __enter__(self) -> AtomicFile:
-        return self
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
-        try:
-            self.file.write(data)
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-        self.hash.update(data)
-        self.size += len(data)
-
-    def pad(self, alignment: int) -> None:
-        """Append zeros up to a multiple of ``alignment`` bytes."""
-        self.write(b"\0" * (-self.size % alignment))
-
-    def finish(self) -> None:
-        """Bring the bytes to the disk and check that they arrived."""
-        try:
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-            arrived = self.temporary.stat().st_size
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-        if arrived != self.size:
-            raise OutputError(f"cannot write {printable(str(self.path))}: bytes were lost")
-
-    def commit(self) -> None:
-        """Give the finished file its name."""
-        if not self.file.closed:
-            self.finish()
-        try:
-            self.temporary.chmod(_mode(self.path))
-            self.temporary.replace(self.path)
-            _sync_folder(self.path.parent)
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            self.file.close()
-        with contextlib.suppress(OSError):
-            self.temporary.unlink(missing_ok=True)
-
-
-def _mode(path: Path) -> int:
-    """The mode of the file that is replaced, or what the umask gives a new one."""
-    with contextlib.suppress(OSError):
-        return stat.S_IMODE(path.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write {printable(str(path))}: {error.strerror}",
-        "Nothing was changed; check the folder, its permissions and the free space",
-    )
-
-
 def data_name(path: Path, digest: str) -> str:
     """The name of the data file beside a model: ours, and tied to its contents.
 
@@ -216,10 +104,3 @@ def stale_data(path: Path, keep: str | None) -> Iterator[Path]:
     for entry in path.parent.iterdir():
         if pattern.fullmatch(entry.name) and entry.name != keep:
             yield entry
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file atomically."""
-    with AtomicFile(path) as file:
-        file.write(data)
-        file.commit()

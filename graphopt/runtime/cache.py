@@ -26,10 +26,10 @@ import onnx
 import platformdirs
 
 from graphopt.errors import OutputError
+from graphopt.files import AtomicFile
 from graphopt.ir.exporter import Exporter
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
-from graphopt.ir.storage import AtomicFile
 from graphopt.numerics.streaming.accumulator import FOREIGN
 from graphopt.runtime.journal import Journal
 

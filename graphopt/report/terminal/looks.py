@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from graphopt.compare import Comparison
     from graphopt.inspection import ChannelInfo
     from graphopt.numerics.statistics import Spread
+    from graphopt.packing.unpacker import ArchiveInfo
     from graphopt.report.models import ModelInfo, NodeTime
 
 
-def render_model(info: ModelInfo, operators: dict[str, int], findings: list[str]) -> RenderableType:
+def render_model(
+    info: ModelInfo,
+    operators: dict[str, int],
+    findings: list[str],
+    packed: ArchiveInfo | None = None,
+) -> RenderableType:
     """A model in figures."""
     table = table_of("", "")
     rows = [
@@ -31,6 +37,7 @@ def render_model(info: ModelInfo, operators: dict[str, int], findings: list[str]
         ("parameters", number(info.parameters)),
         ("weights", size(info.weight_bytes)),
         ("file", size(info.disk_bytes)),
+        *_packed(packed),
         ("MACs (dynamic dims as 1)", number(info.macs)),
         ("sha256", info.sha256[:16]),
     ]
@@ -43,6 +50,14 @@ def render_model(info: ModelInfo, operators: dict[str, int], findings: list[str]
         ops.add_row(printable(op), str(count))
     notes = [Text(f"note: {printable(line, 500)}", style="yellow") for line in findings]
     return Group(Text(printable(info.path), style="bold"), table, Text(""), ops, *notes)
+
+
+def _packed(info: ArchiveInfo | None) -> list[tuple[str, str]]:
+    """How much an archive holds."""
+    if info is None:
+        return []
+    files = "1 file" if info.files == 1 else f"{info.files} files"
+    return [("packed, holds", f"{size(info.stored_bytes)} in {files}, {info.ratio:.2f}x")]
 
 
 def render_channels(groups: list[ChannelInfo]) -> RenderableType:
