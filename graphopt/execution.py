@@ -192,7 +192,7 @@ class _Run:
                 dataset.fingerprint("calibration"),
                 lambda samples: _calibration(dataset, samples),
             )
-        if self.request.lossy and self.judge.references and self.judge.backend == "ort":
+        if self.request.observes and self.judge.references and self.judge.backend == "ort":
             self.drawn = SyntheticObserver(self._drawn)
         return self.drawn
 
