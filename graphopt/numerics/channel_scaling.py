@@ -15,9 +15,9 @@ independent noise, as
     d_o = max_c |W_oc| s_c / (2^(b-1) - 1)
 
 The factors are ``s_c = r_c^a / w_c^(1 - a)`` with r_c the largest magnitude of a channel and w_c that of the
-weights that read it (Xiao et al., "SmoothQuant", 2022). With a = 1/2 that is the equalization of Nagel et al.,
-"Data-free quantization through weight equalization and bias correction", 2019. The a of the least loss is
-searched. Factors are powers of two: dividing by these and multiplying again changes no bit of a product.
+weights that read it (Xiao et al., "SmoothQuant", 2022). With a = 1/2 that is the equalization of Nagel et
+al., "Data-free quantization through weight equalization and bias correction", 2019. The a of the least loss
+is searched. Factors are powers of two: dividing by these and multiplying again changes no bit of a product.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
                                                Relu, LeakyRelu, PRelu, pooling
     (x y) / s = (x / s) y                      a gate: either factor
 
-Clip, Sigmoid and the like are no such functions: Relu6 reaches its bound at another input once that is scaled.
+Clip, Sigmoid and the like are no such functions: Relu6 reaches its bound at another input once it is scaled.
 
 By powers of two all of this is exact: no digit of any number changes, only exponents, as long as no number
 leaves the range of its type.

@@ -3,9 +3,9 @@
     loss = mean over readers of  E (y' - y)^2 / Var y
 
 y is what a layer gives, y' what it gives with its input on a grid of 8 bits for the whole tensor and its
-weights on one of 8 bits for each output. All trials are computed beside each other in one model, on the data;
-the model's own operators run on floats. A grid that ends within the range clips what lies beyond, and may lose
-less: of ``PARTS`` of the range the best counts, as a search for ranges would find it.
+weights on one of 8 bits for each output. All trials are computed beside each other in one model, on the
+data; the model's own operators run on floats. A grid that ends within the range clips what lies beyond, and
+may lose less: of ``PARTS`` of the range the best counts, as a search for ranges would find it.
 """
 
 from __future__ import annotations

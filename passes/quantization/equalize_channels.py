@@ -7,14 +7,14 @@ PRelu, pooling, or several of these. Cross-layer equalization (Nagel et al., "Da
 weight equalization and bias correction", 2019) takes the s that lets both weights spread alike. Where weights
 have a scale for each output channel, as here, W1 does not care; what matters is the grid that all channels of
 the tensor between share, and the spread of W2. So s is chosen by what is foreseen to be lost at the second
-layer, from the ranges and moments of the channels on the data, and kept only where measuring it confirms a
-loss of a fifth less at least. Every refusal says both losses.
+layer, from the ranges and moments of the channels on the data, and kept only where measuring it confirms that
+half as much is lost, or less. Every refusal says both losses.
 
 All factors are powers of two. Floats keep their digits; the model gives the very same numbers as before, and
 is neither smaller nor faster. It is a preparation: quantize behind it, in the same run.
 
-``measured`` off: s is what lets the weights on both sides spread alike, W1 by output and W2 by input, wherever
-there are two layers. It needs no data, and helps or harms.
+``measured`` off: s is what lets the weights on both sides spread alike, W1 by output and W2 by input,
+wherever there are two layers. It needs no data, and helps or harms.
 
 Layers are Conv, ConvTranspose, Gemm and MatMul by constants, with any number of groups: three with a
 depthwise convolution in the middle are two such pairs. A sum with a bias behind a MatMul goes along.

@@ -6,7 +6,7 @@ SmoothQuant (Xiao et al., "SmoothQuant: accurate and efficient post-training qua
 models", 2022). A few channels of what a transformer's products read are many times as large as the others,
 and spoil the one grid that all share; weights, with a grid for each output, bear them better. All products of
 one tensor, such as queries, keys and values, share s. a is searched for each tensor by what rounding is
-foreseen to lose, and s is kept only where measuring it on the data confirms a loss of a fifth less at least.
+foreseen to lose, and s is kept only where measuring it on the data confirms that half as much is lost.
 Every refusal says both losses.
 
 The division costs nothing: it goes into the scale and shift of a LayerNormalization, RMSNormalization,
