@@ -67,6 +67,16 @@ class Channels:
         shrunk = np.ldexp(1.0, -exponents)
         return Channels(self.low * shrunk, self.high * shrunk, self.second * shrunk**2)
 
+    def without(self, chosen: np.ndarray) -> Channels:
+        """The same with some channels always 0.
+
+        Args:
+            chosen: their numbers.
+        """
+        kept = np.ones(self.second.shape)
+        kept[chosen] = 0.0
+        return Channels(self.low * kept, self.high * kept, self.second * kept)
+
     @property
     def ends(self) -> tuple[float, float]:
         """Both ends of the range of the whole tensor, with 0 in it."""
@@ -178,3 +188,29 @@ def best_exponents(
 def largest_weights(products: Sequence[Product]) -> np.ndarray:
     """The largest magnitude of what each channel is multiplied with by any of some products."""
     return np.asarray(np.max([product.largest for product in products], axis=0))
+
+
+def outliers(
+    channels: Channels, products: Sequence[Product], most: int, nearly: float = 1.25
+) -> np.ndarray:
+    """The channels that reach furthest, without which rounding the others is foreseen to lose least.
+
+    Of the counts 1, 2, 4, ... up to ``most`` the smallest whose loss is at most ``nearly`` times that of the
+    best.
+
+    Args:
+        channels: of the tensor that all products read.
+        products: its readers.
+        most: channels at most.
+        nearly: see above.
+
+    Returns:
+        The numbers of the channels, int64, ascending; none where leaving out any does not help.
+    """
+    order = np.argsort(-channels.reach, kind="stable")
+    counts = [1 << n for n in range(most.bit_length()) if 1 << n <= most]
+    losses = [predicted_loss(channels.without(order[:count]), products) for count in counts]
+    if not losses or min(losses) >= predicted_loss(channels, products):
+        return np.empty(0, np.int64)
+    count = next(n for n, loss in zip(counts, losses, strict=True) if loss <= nearly * min(losses))
+    return np.sort(order[:count]).astype(np.int64)

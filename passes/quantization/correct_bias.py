@@ -16,8 +16,8 @@ A mean that was restored alone can make things worse where much was lost. So two
 - Corrections are fitted to half of the calibration samples and judged on the other half: the mean alone or
   with a gain, whichever serves better there, and only where it takes a hundredth of the layer's error at
   least. The reasons give both errors as shares of the variance of what the original layer gives.
-- All together are then judged at the model's outputs, on all calibration samples. Where these do not come closer
-  to the original's with gains, the means alone are tried, and where they do not help either, nothing is done.
+- All together are then judged at the model's outputs, on all calibration samples. Where these do not come
+  closer to the original's, the means alone are tried, and where they do not help either, nothing is done.
 
 ``gain`` off: means alone.
 
