@@ -142,14 +142,19 @@ def scaled(
     if measured and int(context.model.opset) < OPSET:
         yield Skip("the model", f"what rounding loses is measured from opset {OPSET} on")
         return
-    plans = _measured(places, alphas, context) if measured else _by_weights(places, alphas)
-    for place, plan in zip(places, plans, strict=True):
-        if isinstance(plan, str):
-            yield Skip(place.node, plan)
-            continue
+    plans = list(_measured(places, alphas, context)) if measured else []
+    for number, place in enumerate(places):
         again = place_of(place.node, context, readers)  # its weights may have been scaled meanwhile
-        why = again if isinstance(again, str) else apply(again, plan.exponents) if again else ""
-        yield Skip(place.node, why) if why else Edit(place.node, plan.what)
+        if not isinstance(again, Place):
+            yield Skip(place.node, again or "nothing reads it any more")
+            continue
+        plan = plans[number] if measured else _by_weights(again, alphas)
+        why = plan if isinstance(plan, str) else apply(again, plan.exponents)
+        yield (
+            Edit(place.node, plan.what)
+            if isinstance(plan, _Plan) and not why
+            else Skip(place.node, why)
+        )
 
 
 @dataclass(frozen=True)
@@ -160,16 +165,13 @@ class _Plan:
     what: str
 
 
-def _by_weights(places: Sequence[Place], alphas: Sequence[float]) -> Iterator[_Plan | str]:
+def _by_weights(place: Place, alphas: Sequence[float]) -> _Plan | str:
     """Factors by the weights on both sides alone."""
     alpha = EVEN if len(alphas) > 1 else alphas[0]
-    for place in places:
-        weights = largest_weights(place.products)
-        exponents = exponents_of(place.division.reach, weights, alpha)
-        if not exponents.any():
-            yield "its channels and the weights that read them spread alike"
-            continue
-        yield _Plan(exponents, f"{_counted(exponents)} of its channels were scaled by weights")
+    exponents = exponents_of(place.division.reach, largest_weights(place.products), alpha)
+    if not exponents.any():
+        return "its channels and the weights that read them spread alike"
+    return _Plan(exponents, f"{_counted(exponents)} of its channels were scaled by weights")
 
 
 def _measured(
