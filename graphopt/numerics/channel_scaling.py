@@ -7,11 +7,11 @@ A channel of small numbers is lost beside one of large numbers unless it is brou
 weights that spread more. What rounding both to b bits loses at y is foreseen, with rounding errors as
 independent noise, as
 
-    sum_c a_c s_c^2 P_c  +  sum_o d_o^2 / 12 sum_c T m_c / s_c^2
+    sum_c a_c s_c^2 P_c  +  sum_o d_o^2 / 12 sum_c T_oc m_c / s_c^2
 
     a_c = min(D^2 / 12, m_c / s_c^2)    D the step of the grid that covers all x_c / s_c, m_c = E[x_c^2]:
                                         what lies below half a step is rounded to 0 and loses its power
-    P_c = sum W_c^2                     over outputs and the T positions of a kernel
+    P_c = sum W_c^2                     over outputs and the positions of a kernel, T_oc of them not 0
     d_o = max_c |W_oc| s_c / (2^(b-1) - 1)
 
 The factors are ``s_c = r_c^a / w_c^(1 - a)`` with r_c the largest magnitude of a channel and w_c that of the
@@ -93,18 +93,20 @@ class Product:
         peaks: the largest magnitudes over the positions of a kernel, float64 of shape
             ``(groups, outputs, inputs)`` of one group each.
         powers: the sums of their squares over positions and outputs, of shape ``(groups * inputs,)``.
-        taps: positions of a kernel.
+        counts: weights that are not 0 over the positions of a kernel, int64 of the shape of the peaks.
     """
 
     peaks: np.ndarray
     powers: np.ndarray
-    taps: int
+    counts: np.ndarray
 
     @classmethod
     def of(cls, weights: np.ndarray) -> Product:
         """The product with weights of shape ``(groups, outputs, inputs, positions)``."""
         powers = np.einsum("goit,goit->gi", weights, weights)
-        return cls(np.abs(weights).max(axis=3), powers.reshape(-1), weights.shape[3])
+        return cls(
+            np.abs(weights).max(axis=3), powers.reshape(-1), np.count_nonzero(weights, axis=3)
+        )
 
     @property
     def largest(self) -> np.ndarray:
@@ -131,9 +133,9 @@ def predicted_loss(
     for product in products:
         groups, _, inputs = product.peaks.shape
         reach = (product.peaks * factors.reshape(groups, 1, inputs)).max(axis=2)
-        heard = product.taps * now.second.reshape(groups, inputs).sum(axis=1)
+        heard = np.einsum("goi,gi->go", product.counts, now.second.reshape(groups, inputs))
         loss += float((noise * factors**2 * product.powers).sum())
-        loss += float((((reach / WEIGHT_STEPS) ** 2 / 12).sum(axis=1) * heard).sum())
+        loss += float(((reach / WEIGHT_STEPS) ** 2 / 12 * heard).sum())
     return loss
 
 
@@ -191,7 +193,7 @@ def largest_weights(products: Sequence[Product]) -> np.ndarray:
 
 
 def outliers(
-    channels: Channels, products: Sequence[Product], most: int, nearly: float = 1.25
+    channels: Channels, products: Sequence[Product], most: int, nearly: float = 2.0
 ) -> np.ndarray:
     """The channels that reach furthest, without which rounding the others is foreseen to lose least.
 
