@@ -142,8 +142,8 @@ def predicted_loss(
 def exponents_of(reach: np.ndarray, weights: np.ndarray, alpha: float) -> np.ndarray:
     """The exponents of two of the factors ``reach^alpha / weights^(1 - alpha)``, rounded.
 
-    They are moved together so that no channel reaches further than the furthest one did. A channel that is
-    always 0 has the factor 1.
+    They are moved together so that no channel reaches further than the furthest one did. What multiplies a
+    channel that is always 0 is brought to the median of the other weights, so that it decides on no grid.
 
     Args:
         reach: the largest magnitude of each channel, not negative, of shape ``(channels,)``.
@@ -163,6 +163,11 @@ def exponents_of(reach: np.ndarray, weights: np.ndarray, alpha: float) -> np.nda
     steps = np.clip(steps, -MOST // 2, MOST // 2).astype(np.int64)
     furthest = float(np.ldexp(reach[alive], -steps).max() / reach.max())
     found[alive] = steps + int(np.ceil(np.log2(furthest)))
+    silent = ~alive & (weights > 0)
+    usual = float(np.median(np.ldexp(weights[alive], found[alive])))
+    if usual > 0:
+        even = np.floor(np.log2(usual / weights[silent]) + 0.5)
+        found[silent] = np.clip(even, -MOST // 2, MOST // 2).astype(np.int64)
     return found
 
 

@@ -21,6 +21,7 @@ import onnx_graphsurgeon as gs
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.operators import weight_channels
 from graphopt.ir.surgery import (
+    discard,
     input_or_none,
     insert,
     new_constant,
@@ -77,6 +78,7 @@ def _replace(node: Node, index: int, values: np.ndarray) -> None:
     assert node.graph is not None
     held = new_constant(node.graph, old.name, values.astype(old.dtype).reshape(old.shape))
     node.inputs = [held if n == index else t for n, t in enumerate(node.inputs)]
+    discard(node.graph, old)
 
 
 def _gain(node: Node, outputs: int) -> Callable[[np.ndarray], None] | None:

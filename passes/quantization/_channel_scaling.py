@@ -11,7 +11,7 @@ rounding it and the weights to 8 bits loses half of what it lost before, or less
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ import onnx_graphsurgeon as gs
 
 from graphopt.errors import NativeError
 from graphopt.ir.graph import Node
-from graphopt.ir.surgery import Scope, new_constant
+from graphopt.ir.surgery import Scope, discard, new_constant
 from graphopt.numerics.channel_scaling import (
     ALPHAS,
     EVEN,
@@ -46,6 +46,10 @@ model gives, and what is gained at one place moves a little with the scales of t
 LAYERS = (*CONVOLUTIONS, *PRODUCTS)
 
 
+Importance = Mapping[int, np.ndarray]
+"""By what the squared errors of a layer's outputs count, by the number of the layer."""
+
+
 @dataclass(frozen=True, eq=False)
 class Place:
     """A tensor that only layers read, and what takes up a division of it.
@@ -67,10 +71,15 @@ class Place:
         """The tensor."""
         return self.node.outputs[0]
 
-    @property
-    def products(self) -> list[Product]:
-        """What it is multiplied with."""
-        return [Product.of(layer.view) for layer in self.readers]
+    def products(self, importance: Importance | None = None) -> list[Product]:
+        """What it is multiplied with; outputs count by their importance, or alike."""
+        found = []
+        for layer in self.readers:
+            view, own = layer.view, (importance or {}).get(layer.node.uid)
+            if own is not None:
+                view = view * np.sqrt(own).reshape(*view.shape[:2], 1, 1)
+            found.append(Product.of(view))
+        return found
 
     @property
     def replacements(self) -> tuple[Replacement, ...]:
@@ -168,7 +177,7 @@ class _Plan:
 def _by_weights(place: Place, alphas: Sequence[float]) -> _Plan | str:
     """Factors by the weights on both sides alone."""
     alpha = EVEN if len(alphas) > 1 else alphas[0]
-    exponents = exponents_of(place.division.reach, largest_weights(place.products), alpha)
+    exponents = exponents_of(place.division.reach, largest_weights(place.products()), alpha)
     if not exponents.any():
         return "its channels and the weights that read them spread alike"
     return _Plan(exponents, f"{_counted(exponents)} of its channels were scaled by weights")
@@ -180,17 +189,18 @@ def _measured(
     """Factors that are foreseen to lose least, where they are measured to."""
     assert context.observe is not None
     known = channels_of([(place.tensor.name, place.axis) for place in places], context)
+    importance = _importance(places)
     chosen: dict[int, tuple[Channels, np.ndarray]] = {}
     for number, (place, channels) in enumerate(zip(places, known, strict=True)):
         if isinstance(channels, Channels):
-            exponents = best_exponents(channels, place.products, alphas)
+            exponents = best_exponents(channels, place.products(importance), alphas)
             if exponents.any():
                 chosen[number] = channels, exponents
-    trials = [
-        trial
-        for n, found in chosen.items()
-        for trial in (_plain(places[n], found[0]), _tried(places[n], *found))
-    ]
+    trials = []
+    for number, found in chosen.items():
+        place = places[number]
+        counts = tuple(importance.get(layer.node.uid) for layer in place.readers)
+        trials += [_plain(place, found[0], counts), _tried(place, *found, counts)]
     losses = measured_losses(context.model, trials, context.observe)
     pairs = dict(zip(chosen, zip(losses[::2], losses[1::2], strict=True), strict=True))
     for number, channels in enumerate(known):
@@ -243,20 +253,39 @@ def channels_of(tensors: Sequence[tuple[str, int]], context: Context) -> list[Ch
     return found
 
 
-def _plain(place: Place, channels: Channels) -> Trial:
+def _importance(places: Sequence[Place]) -> dict[int, np.ndarray]:
+    """How strongly the outputs of layers are heard where they are read, at the next places.
+
+    So the loss of one place does not depend on how the channels of the next one are scaled.
+    """
+    found: dict[int, np.ndarray] = {}
+    for place in places:
+        if place.division.root.op in LAYERS:
+            powers = np.sum([product.powers for product in place.products()], axis=0)
+            if powers.any():
+                found[place.division.root.uid] = powers
+    return found
+
+
+def _plain(place: Place, channels: Channels, importance: tuple[np.ndarray | None, ...]) -> Trial:
     nodes = tuple(layer.node for layer in place.readers)
     weights = tuple(layer.weight.values for layer in place.readers)
-    return Trial(nodes, place.axis, None, weights, channels.ends)
+    return Trial(nodes, place.axis, None, weights, channels.ends, importance)
 
 
-def _tried(place: Place, channels: Channels, exponents: np.ndarray) -> Trial:
+def _tried(
+    place: Place,
+    channels: Channels,
+    exponents: np.ndarray,
+    importance: tuple[np.ndarray | None, ...],
+) -> Trial:
     nodes = tuple(layer.node for layer in place.readers)
     factors = np.ldexp(1.0, exponents)
     weights = tuple(
         multiplied_inputs(layer).scaled(factors).astype(np.float32) for layer in place.readers
     )
     ends = channels.divided(exponents).ends
-    return Trial(nodes, place.axis, 1.0 / factors, weights, ends)
+    return Trial(nodes, place.axis, 1.0 / factors, weights, ends, importance)
 
 
 def apply(place: Place, exponents: np.ndarray) -> str:
@@ -274,7 +303,8 @@ def apply(place: Place, exponents: np.ndarray) -> str:
     for part, values in made:
         node = part.node
         assert node.graph is not None
-        base = node.inputs[part.index].name.split("/scaled")[0] + "/scaled"
-        held = new_constant(node.graph, base, values)
+        old = node.inputs[part.index]
+        held = new_constant(node.graph, old.name.split("/scaled")[0] + "/scaled", values)
         node.inputs = [held if n == part.index else t for n, t in enumerate(node.inputs)]
+        discard(node.graph, old)
     return ""

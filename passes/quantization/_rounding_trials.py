@@ -1,18 +1,20 @@
 """What rounding a tensor and the weights that read it loses at what they compute, measured on the data.
 
-    loss = mean over readers of  E (y' - y)^2 / Var y
+    loss = mean over readers of  sum_o q_o E (y'_o - y_o)^2 / sum_o q_o Var y_o
 
-y is what a layer gives, y' what it gives with its input on a grid of 8 bits for the whole tensor and its
-weights on one of 8 bits for each output. All trials are computed beside each other in one model, on the
-data; the model's own operators run on floats. A grid that ends within the range clips what lies beyond, and
-may lose less: of ``PARTS`` of the range the best counts, as a search for ranges would find it.
+y_o is an output of a layer, q_o its importance, y' what the layer gives with its input on a grid of 8 bits
+for the whole tensor and its weights on one of 8 bits for each output. All trials are computed beside each other
+in one model, on the data; the model's own operators run on floats. A grid that ends within the range clips
+what lies beyond, and may lose less: of ``PARTS`` of the range the best counts, as a search for ranges would
+find it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -22,10 +24,11 @@ from graphopt.ir.graph import Node
 from graphopt.ir.model import Model
 from graphopt.ir.operators import weight_channels
 from graphopt.ir.surgery import insert, new_constant, new_tensor, tidy
-from graphopt.numerics.streaming import MomentsSpec
+from graphopt.numerics.streaming import Moments, MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
+from ..folding._linear_layers import CONVOLUTIONS
 from ._qdq.targets import UINT8
 from ._qdq.weights import rounded
 
@@ -49,6 +52,7 @@ class Trial:
         factors: by which its channels are multiplied before they are rounded; None for nothing.
         weights: of each reader, as they are multiplied with that, in the shape that they are stored in.
         ends: of the range of what is rounded.
+        importance: of each reader, by what squared errors of its outputs count; None for alike.
         whole: whether the readers then give what they gave before. Otherwise what is rounded is compared
             with the same that is not.
     """
@@ -58,6 +62,7 @@ class Trial:
     factors: np.ndarray | None
     weights: tuple[np.ndarray, ...]
     ends: tuple[float, float]
+    importance: tuple[np.ndarray | None, ...]
     whole: bool = True
 
 
@@ -85,7 +90,7 @@ class _Bench:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.nodes = {node.uid: node for node in model.graph.nodes}
-        self.tests: list[list[list[tuple[str, str]]]] = []  # by trial, part and reader
+        self.tests: list[list[list[_Test]]] = []  # by trial, part and reader
 
     def add(self, trial: Trial) -> None:
         """Put a trial beside what the model computes."""
@@ -106,12 +111,16 @@ class _Bench:
         found = []
         for part in PARTS:
             grid = self._rounded(readers[0], source, [end * part for end in trial.ends])
-            pairs = []
-            for node, (_, steps), right in zip(readers, weights, plain, strict=True):
+            tests = []
+            for node, (_, steps), right, counts in zip(
+                readers, weights, plain, trial.importance, strict=True
+            ):
                 wrong = self._again(node, grid, steps)
                 gap = self._compute(node, "Sub", [wrong, right])
-                pairs.append((gap.name, node.outputs[0].name))
-            found.append(pairs)
+                spec = MomentsSpec(1 if node.op in CONVOLUTIONS else -1)
+                pair = Request(gap.name, spec), Request(node.outputs[0].name, spec)
+                tests.append(_Test(*pair, counts))
+            found.append(tests)
         self.tests.append(found)
 
     def _rounded(self, near: Node, tensor: gs.Tensor, ends: Sequence[float]) -> gs.Tensor:
@@ -141,27 +150,44 @@ class _Bench:
     def losses(self, observe: Observe) -> list[float]:
         """What the trials lose."""
         tidy(self.model.graph)
-        names = {name for test in self.tests for part in test for pair in part for name in pair}
-        asked = {name: Request(name, MomentsSpec()) for name in sorted(names)}
+        every = [test for trial in self.tests for part in trial for test in part]
+        asked = list(dict.fromkeys(request for test in every for request in (test.gap, test.whole)))
         if not asked:
             return []
         try:
-            answers = observe(self.model, list(asked.values()))
+            answers = observe(self.model, asked)
         except NativeError:
             return [math.inf] * len(self.tests)
-        known = {name: answers[request].value for name, request in asked.items()}
-        return [min(_share(part, known) for part in test) for test in self.tests]
+        return [
+            min(float(np.mean([test.share(answers) for test in part])) for part in trial)
+            for trial in self.tests
+        ]
 
 
-def _share(pairs: Sequence[tuple[str, str]], known: dict[str, object]) -> float:
-    """The mean over readers of the squared gap's share of the variance."""
-    shares = []
-    for gap, whole in pairs:
-        error = float(getattr(known[gap], "second", math.nan))
-        spread = float(getattr(known[whole], "variance", math.nan))
-        shares.append(error / spread if spread > 0 else (math.inf if error else 0.0))
-    found = sum(shares) / len(shares)
-    return found if math.isfinite(found) else math.inf
+@dataclass(frozen=True, eq=False)
+class _Test:
+    """What is asked of one reader.
+
+    Attributes:
+        gap: moments of the error of each output.
+        whole: moments of the outputs.
+        importance: by what their squared errors count; None for alike.
+    """
+
+    gap: Request[Moments]
+    whole: Request[Moments]
+    importance: np.ndarray | None
+
+    def share(self, answers: Mapping[Any, Any]) -> float:
+        """The error as a share of the variance; infinite where it is not known."""
+        gap, whole = answers[self.gap].value, answers[self.whole].value
+        if gap is None or whole is None or gap.rejected.any():
+            return math.inf
+        counts = 1.0 if self.importance is None else self.importance
+        error = float((counts * gap.second).sum())
+        spread = float((counts * whole.variance).sum())
+        found = error / spread if spread > 0 else (math.inf if error else 0.0)
+        return found if math.isfinite(found) else math.inf
 
 
 def _on_grid(node: Node, values: np.ndarray) -> np.ndarray:

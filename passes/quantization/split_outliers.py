@@ -138,8 +138,12 @@ def _trials(
     nodes = tuple(layer.node for layer in layers)
     weights = tuple(layer.weight.values for layer in layers)
     left = channels.without(apart)
-    whole = Trial(nodes, -1, None, weights, channels.ends)
-    return whole, Trial(nodes, -1, _mask(channels.second.size, apart), weights, left.ends, False)
+    alike = (None,) * len(nodes)
+    mask = _mask(channels.second.size, apart)
+    return (
+        Trial(nodes, -1, None, weights, channels.ends, alike),
+        Trial(nodes, -1, mask, weights, left.ends, alike, whole=False),
+    )
 
 
 def _mask(count: int, apart: np.ndarray) -> np.ndarray:

@@ -103,11 +103,24 @@ def test_no_channel_reaches_further_than_the_furthest_did(seed: int, alpha: floa
     assert reach.max() / 2 < scaled <= reach.max()
 
 
-def test_what_is_always_zero_keeps_its_factor() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_weights_of_what_is_always_zero_decide_on_no_grid(seed: int) -> None:
+    x, w = drawn(seed)
+    x[:, :3] = 0.0
+    channels, products = channels_of(x), [product_of(w)]
+    weights = largest_weights(products)
+    exponents = exponents_of(channels.reach, weights, 0.5)
+    scaled = np.ldexp(weights, exponents)
+    assert (np.abs(np.log2(scaled[:3] / np.median(scaled[3:]))) <= 0.5).all()
+    again = exponents_of(channels.divided(exponents).reach, scaled, 0.5)
+    assert not again.any()
+    factors = np.ldexp(1.0, best_exponents(channels, products))
+    assert rounding_error(x / factors, w * factors) < 0.1 * rounding_error(x, w)
+
+
+def test_where_nothing_varies_or_is_read_nothing_is_scaled() -> None:
     reach, weights = np.array([0.0, 1.0, 1024.0]), np.array([1.0, 1.0, 0.0])
-    exponents = exponents_of(reach, weights, 0.5)
-    assert exponents[0] == 0
-    assert np.abs(exponents).max() <= 24
+    assert np.abs(exponents_of(reach, weights, 0.5)).max() <= 24
     assert not exponents_of(np.zeros(3), weights, 0.5).any()
     assert not exponents_of(reach, np.zeros(3), 0.5).any()
 
