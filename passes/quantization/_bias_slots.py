@@ -85,27 +85,37 @@ def _gain(node: Node, outputs: int) -> Callable[[np.ndarray], None] | None:
     weight = node.inputs[1]
     made = producer(weight)
     if isinstance(weight, Constant):
-        holder, index, rank = node, 1, len(weight.shape)
-    elif made is not None and made.standard and made.op in ("DequantizeLinear", "Mul"):
-        holder, index, rank = made, 1, len(made.inputs[0].shape or ())
-        if made.op == "Mul" and isinstance(made.inputs[1], Constant):
-            rank = len(made.inputs[1].shape)
-        if sole_user(weight) is None:
-            return None
-    else:
+        return _scaling(node, 1, _spread(node, tuple(weight.shape), outputs))
+    if made is None or not made.standard or sole_user(weight) is None or len(made.inputs) < 2:
         return None
+    held = made.inputs[1]
+    if made.op == "Mul" and isinstance(held, Constant):
+        return _scaling(made, 1, _spread(node, tuple(held.shape), outputs))
+    integers = made.inputs[0]
+    if made.op != "DequantizeLinear" or not isinstance(integers, Constant):
+        return None
+    rank = len(integers.shape)
+    axes = weight_channels(node.op, 1, node.attrs, rank)
+    along = int(made.attrs.get("axis", 1)) % rank
+    whole = "block_size" not in made.attrs and axes == (along,)
+    return _scaling(made, 1, (outputs,)) if whole and tuple(held.shape) == (outputs,) else None
+
+
+def _spread(node: Node, shape: tuple[int, ...], outputs: int) -> tuple[int, ...] | None:
+    """The shape in which a number for each output broadcasts to weights, or to their scales."""
+    axes = weight_channels(node.op, 1, node.attrs, len(shape))
+    if len(axes) != 1 or shape[axes[0]] != outputs:
+        return None
+    return tuple(outputs if axis == axes[0] else 1 for axis in range(len(shape)))
+
+
+def _scaling(
+    holder: Node, index: int, shape: tuple[int, ...] | None
+) -> Callable[[np.ndarray], None] | None:
+    """Multiplies a constant of floats by a number for each output."""
     held = holder.inputs[index]
-    if not owned(held) or held.dtype.kind != "f":
+    if shape is None or not owned(held) or held.dtype.kind != "f":
         return None
-    if holder.op == "DequantizeLinear":
-        if tuple(held.shape) != (outputs,) or "block_size" in holder.attrs:
-            return None
-        shape = [outputs]
-    else:
-        axes = weight_channels(node.op, 1, node.attrs, rank)
-        if len(axes) != 1 or held.shape[axes[0]] != outputs or node.op == "ConvTranspose":
-            return None
-        shape = [outputs if n == axes[0] else 1 for n in range(rank)]
 
     def multiply(factors: np.ndarray) -> None:
         values = holder.inputs[index].values.astype(np.float64)

@@ -66,6 +66,8 @@ def deviations_of(
     for where, parts in bench.deviations(observe, first).items():
         if isinstance(parts, str):
             refused[labels[where]] = parts
+        elif not parts[1].gap.count.any():
+            refused[labels[where]] = "no samples are left to judge a correction on"
         elif not (parts[0].known and parts[1].known):
             refused[labels[where]] = "what it gives is not finite on the data"
         elif not parts[1].spread > 0:
@@ -129,7 +131,8 @@ class _Bench:
                 found[where] = missing[0]
                 continue
             some, whole = (Deviation(*(a.value for a in part)) for part in answers)
-            found[where] = some, whole.without(some)
+            seen = all(m.count.size for d in (some, whole) for m in (d.was, d.now, d.gap))
+            found[where] = (some, whole.without(some)) if seen else "the data is empty there"
         return found
 
 

@@ -3,10 +3,10 @@
     loss = mean over readers of  sum_o q_o E (y'_o - y_o)^2 / sum_o q_o Var y_o
 
 y_o is an output of a layer, q_o its importance, y' what the layer gives with its input on a grid of 8 bits
-for the whole tensor and its weights on one of 8 bits for each output. All trials are computed beside each other
-in one model, on the data; the model's own operators run on floats. A grid that ends within the range clips
-what lies beyond, and may lose less: of ``PARTS`` of the range the best counts, as a search for ranges would
-find it.
+for the whole tensor and its weights on one of 8 bits for each output. All trials are computed beside each
+other in one model, on the data; the model's own operators run on floats. A grid that ends within the range
+clips what lies beyond, and may lose less: of ``PARTS`` of the range the best counts, as a search for ranges
+would find it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
 from ..folding._linear_layers import CONVOLUTIONS
+from ._qdq.losses import SAMPLES
 from ._qdq.targets import UINT8
 from ._qdq.weights import rounded
 
@@ -75,13 +76,13 @@ def measured_losses(model: Model, trials: Sequence[Trial], observe: Observe) -> 
         observe: gives statistics of tensors.
     """
     found: list[float] = []
-    bench = _Bench(model.copy())
+    bench, few = _Bench(model.copy()), observe.first(SAMPLES)
     for trial in trials:
         if len(bench.model.graph.nodes) > NODES and bench.tests:
-            found += bench.losses(observe)
+            found += bench.losses(few)
             bench = _Bench(model.copy())
         bench.add(trial)
-    return found + bench.losses(observe)
+    return found + bench.losses(few)
 
 
 class _Bench:

@@ -19,6 +19,10 @@ A mean that was restored alone can make things worse where much was lost. So two
 - All together are then judged at the model's outputs, on all calibration samples. Where these do not come
   closer to the original's, the means alone are tried, and where they do not help either, nothing is done.
 
+Passes that refit a layer to what the original gave, as ``prune-channels`` and ``sparsify-weights`` do, have
+let it make up for the layers before it already. Its own error is then not all, and the outputs have the last
+word.
+
 ``gain`` off: means alone.
 
 Refuses: a run in which nothing lossy came before, or exact passes came between; fewer than 8 samples; layers
