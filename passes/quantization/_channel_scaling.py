@@ -2,29 +2,26 @@
 
     y = W x = (W diag(s)) (x / s)
 
-The division goes to what makes x (``_channel_division``), the product to the weights of all layers that read
-it, and s is a power of two for each channel: the floats keep their digits, and the model gives the same bits.
-Which s, ``numerics.channel_scaling`` foresees from the ranges and second moments of the channels on the data
-and from the weights. Whether it helps is then measured, too (``_rounding_trials``): x is scaled only where
-rounding it and the weights to 8 bits loses half of what it lost before, or less.
+s is a power of two for each channel: the floats keep their digits, and the model gives the same bits. Which
+s, ``numerics.channel_scaling`` foresees from the ranges and second moments of the channels on the data and
+from the weights. Whether it helps is then measured, too (``_rounding_trials``): x is scaled only where rounding it
+and the weights to 8 bits loses half of what it lost before, or less.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_graphsurgeon as gs
 
 from graphopt.errors import NativeError
-from graphopt.ir.graph import Node
-from graphopt.ir.surgery import Scope, discard, new_constant
+from graphopt.ir.surgery import Scope
 from graphopt.numerics.channel_scaling import (
     ALPHAS,
     EVEN,
     Channels,
-    Product,
     best_exponents,
     exponents_of,
     largest_weights,
@@ -33,85 +30,16 @@ from graphopt.numerics.streaming import MomentsSpec, RangeSpec
 from graphopt.pass_base import Context, Edit, Skip, is_main
 from graphopt.runtime.observing import Request
 
-from ..folding._absorption import layers_after
-from ..folding._folded_constants import owned
-from ..folding._linear_layers import CONVOLUTIONS, PRODUCTS, LinearLayer
-from ._channel_division import Division, Replacement, division, from_the_end, multiplied_inputs
+from ._channel_division import multiplied_inputs
+from ._channel_places import LAYERS, Place, apply, importance_of, place_of
 from ._rounding_trials import OPSET, Trial, measured_losses
 
 CLEARLY = 0.5
 """Of the loss of a place, what may be left at most: three decibels less. Smaller gains hardly show in what a
 model gives, and what is gained at one place moves a little with the scales of the next."""
 
-LAYERS = (*CONVOLUTIONS, *PRODUCTS)
-
-
-Importance = Mapping[int, np.ndarray]
-"""By what the squared errors of a layer's outputs count, by the number of the layer."""
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A tensor that only layers read, and what takes up a division of it.
-
-    Attributes:
-        node: that gives the tensor.
-        axis: of its channels, from the end.
-        readers: the layers.
-        division: what takes up a division.
-    """
-
-    node: Node
-    axis: int
-    readers: tuple[LinearLayer, ...]
-    division: Division
-
-    @property
-    def tensor(self) -> gs.Tensor:
-        """The tensor."""
-        return self.node.outputs[0]
-
-    def products(self, importance: Importance | None = None) -> list[Product]:
-        """What it is multiplied with; outputs count by their importance, or alike."""
-        found = []
-        for layer in self.readers:
-            view, own = layer.view, (importance or {}).get(layer.node.uid)
-            if own is not None:
-                view = view * np.sqrt(own).reshape(*view.shape[:2], 1, 1)
-            found.append(Product.of(view))
-        return found
-
-    @property
-    def replacements(self) -> tuple[Replacement, ...]:
-        """The constants that change."""
-        return (*self.division.parts, *(multiplied_inputs(layer) for layer in self.readers))
-
-
 Accepts = Callable[[Place], str]
 """Why a place is none for a pass; empty where it is one."""
-
-
-def place_of(node: Node, context: Context, readers: Sequence[str] = LAYERS) -> Place | str | None:
-    """The place of what a node gives, why it cannot be scaled, or None where no layer reads it.
-
-    Args:
-        node: of the main graph.
-        context: what is known.
-        readers: the operators of layers that are meant.
-    """
-    if not node.outputs or not any(user.op in readers for user in node.outputs[0].outputs):
-        return None
-    tensor, layers = node.outputs[0], layers_after(node, readers, context)
-    if context.facts.dtype(tensor) != np.float32:
-        return "it is no float32, which alone is quantized"
-    if not layers:
-        return "not only layers with constant weights read it"
-    if not all(owned(layer.weight) for layer in layers):
-        return "weights that read it are shared"
-    axis = from_the_end(*layers[0].input_axis(context))
-    assert axis is not None
-    found = division(tensor, axis, layers[0].inputs, context)
-    return found if isinstance(found, str) else Place(node, axis, tuple(layers), found)
 
 
 def scaled(
@@ -189,7 +117,7 @@ def _measured(
     """Factors that are foreseen to lose least, where they are measured to."""
     assert context.observe is not None
     known = channels_of([(place.tensor.name, place.axis) for place in places], context)
-    importance = _importance(places)
+    importance = importance_of(places)
     chosen: dict[int, tuple[Channels, np.ndarray]] = {}
     for number, (place, channels) in enumerate(zip(places, known, strict=True)):
         if isinstance(channels, Channels):
@@ -213,10 +141,27 @@ def _measured(
 
 
 def _judged(exponents: np.ndarray, before: float, after: float) -> _Plan | str:
-    told = f"rounding it loses {share(before)} of what its readers give, and {share(after)}"
-    if not after <= CLEARLY * before:
-        return f"{told} with its channels scaled"
-    return _Plan(exponents, f"{told} since {_counted(exponents)} of its channels were scaled")
+    why = gain_objection(before, after, "with its channels scaled")
+    told = f"{comparison(before, after)} since {_counted(exponents)} of its channels were scaled"
+    return why or _Plan(exponents, told)
+
+
+def gain_objection(before: float, after: float, how: str) -> str:
+    """Why a place stays as it is, given what it loses before and after; empty where the gain is clear.
+
+    Args:
+        before: what rounding loses now, as a share.
+        after: what it would lose.
+        how: what would be done, in words.
+    """
+    if not (math.isfinite(before) and math.isfinite(after)):
+        return "what rounding it loses cannot be measured"
+    return "" if after <= CLEARLY * before else f"{comparison(before, after)} {how}"
+
+
+def comparison(before: float, after: float) -> str:
+    """Two losses in words."""
+    return f"rounding it loses {share(before)} of what its readers give, and {share(after)}"
 
 
 def share(part: float) -> str:
@@ -253,20 +198,6 @@ def channels_of(tensors: Sequence[tuple[str, int]], context: Context) -> list[Ch
     return found
 
 
-def _importance(places: Sequence[Place]) -> dict[int, np.ndarray]:
-    """How strongly the outputs of layers are heard where they are read, at the next places.
-
-    So the loss of one place does not depend on how the channels of the next one are scaled.
-    """
-    found: dict[int, np.ndarray] = {}
-    for place in places:
-        if place.division.root.op in LAYERS:
-            powers = np.sum([product.powers for product in place.products()], axis=0)
-            if powers.any():
-                found[place.division.root.uid] = powers
-    return found
-
-
 def _plain(place: Place, channels: Channels, importance: tuple[np.ndarray | None, ...]) -> Trial:
     nodes = tuple(layer.node for layer in place.readers)
     weights = tuple(layer.weight.values for layer in place.readers)
@@ -286,25 +217,3 @@ def _tried(
     )
     ends = channels.divided(exponents).ends
     return Trial(nodes, place.axis, 1.0 / factors, weights, ends, importance)
-
-
-def apply(place: Place, exponents: np.ndarray) -> str:
-    """Scale a place; why nothing was changed, or nothing."""
-    factors = np.ldexp(1.0, exponents)
-    made: list[tuple[Replacement, np.ndarray]] = []
-    for part in place.replacements:
-        exact = part.scaled(factors)
-        dtype = part.node.inputs[part.index].dtype
-        with np.errstate(over="ignore", under="ignore"):
-            values = exact.astype(dtype)
-        if not np.array_equal(values.astype(np.float64), exact):
-            return f"a constant of {part.node.label} would leave the range of {dtype.name}"
-        made.append((part, values))
-    for part, values in made:
-        node = part.node
-        assert node.graph is not None
-        old = node.inputs[part.index]
-        held = new_constant(node.graph, old.name.split("/scaled")[0] + "/scaled", values)
-        node.inputs = [held if n == part.index else t for n, t in enumerate(node.inputs)]
-        discard(node.graph, old)
-    return ""

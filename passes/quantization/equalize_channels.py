@@ -32,7 +32,8 @@ from dataclasses import dataclass, field
 from graphopt.ir.surgery import Scope
 from graphopt.pass_base import Context, Edit, Pass, Skip
 
-from ._channel_scaling import LAYERS, Place, scaled
+from ._channel_places import LAYERS, Place
+from ._channel_scaling import scaled
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from graphopt.numerics.channel_scaling import Channels, Product, outliers
 from graphopt.pass_base import Context, Edit, Skip
 
 from ..folding._linear_layers import PRODUCTS, LinearLayer, linear_layer
-from ._channel_scaling import CLEARLY, channels_of, share
+from ._channel_scaling import channels_of, comparison, gain_objection
 from ._rounding_trials import Trial, measured_losses
 
 LEAST = 32
@@ -123,11 +123,9 @@ def _studied(context: Context) -> dict[str, _Found | str]:
     for number, (name, (channels, apart)) in enumerate(chosen.items()):
         before, after = losses[2 * number : 2 * number + 2]
         counted = f"{apart.size} of {channels.second.size} channels"
-        told = f"rounding it loses {share(before)} of what its readers give, and {share(after)}"
-        if after <= CLEARLY * before:
-            found[name] = _Found(apart, f"{told} since {counted} are computed apart")
-        else:
-            found[name] = f"{told} with {counted} apart"
+        why = gain_objection(before, after, f"with {counted} apart")
+        told = f"{comparison(before, after)} since {counted} are computed apart"
+        found[name] = why or _Found(apart, told)
     return found
 
 

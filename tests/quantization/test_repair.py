@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import pytest
 from repair_models import (
@@ -18,9 +22,18 @@ from repair_models import (
 )
 
 import graphopt
-from graphopt.errors import UsageError
+from graphopt.errors import NativeError, UsageError
+from graphopt.ir.model import Model
 from graphopt.optimizer import optimize
+from graphopt.pass_base import Pass
+from graphopt.passes.quantization.equalize_channels import EqualizeChannels
+from graphopt.passes.quantization.smooth_activations import SmoothActivations
+from graphopt.passes.quantization.split_outliers import SplitOutliers
 from graphopt.recipe import FOLDING, Recipe
+from graphopt.runtime.native import Native
+from graphopt.runtime.observer import Observer
+from graphopt.runtime.observing import Stream
+from graphopt.stage import Stage
 from graphopt.testing import parse
 
 SEEDS = range(2)
@@ -142,6 +155,32 @@ def test_factors_that_leave_the_range_are_refused() -> None:
     whys = [skip.why for skip in step(found, "equalize-channels").skips]
     assert "a constant of Conv→c would leave the range of float32" in whys
     np.testing.assert_array_equal(outputs(found.model, images(2)), outputs(model, images(2)))
+
+
+@dataclass(frozen=True)
+class Blind:
+    """Observes a model as it is, but none in which anything is rounded."""
+
+    inner: Observer
+
+    def __call__(self, model: Model, requests: Sequence[Any], **more: Any) -> Any:
+        if any(node.op == "QuantizeLinear" for node in model.graph.nodes):
+            raise NativeError("it cannot be run")
+        return self.inner(model, requests, **more)
+
+    def first(self, samples: int) -> Blind:
+        return self
+
+
+@pytest.mark.parametrize("made", [EqualizeChannels(), SplitOutliers(), SmoothActivations()])
+def test_what_cannot_be_measured_is_not_done(made: Pass, native: Native) -> None:
+    model, x = (
+        (encoder(), words(1)) if made.name != "equalize-channels" else (separable(), images(1))
+    )
+    observe = Blind(Observer(native, Stream(lambda: [{"x": x}])))
+    found = Stage([made], observe=observe).run(model)
+    assert not found.edits
+    assert "what rounding it loses cannot be measured" in found.skips[made.name].values()
 
 
 def test_drawn_inputs_take_the_place_of_data() -> None:
