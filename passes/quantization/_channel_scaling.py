@@ -4,8 +4,8 @@
 
 s is a power of two for each channel: the floats keep their digits, and the model gives the same bits. Which
 s, ``numerics.channel_scaling`` foresees from the ranges and second moments of the channels on the data and
-from the weights. Whether it helps is then measured, too (``_rounding_trials``): x is scaled only where rounding it
-and the weights to 8 bits loses half of what it lost before, or less.
+from the weights. Whether it helps is then measured, too (``_rounding_trials``): x is scaled only where
+rounding it and the weights to 8 bits loses half of what it lost before, or less.
 """
 
 from __future__ import annotations
