@@ -184,7 +184,7 @@ class _Run:
         )
 
     def _observe(self) -> Observe | None:
-        """What passes observe with: the calibration data, or drawn inputs where a lossy pass has none."""
+        """What passes observe with: the calibration data, or drawn inputs where there is none."""
         dataset = self.dataset
         if dataset is not None:
             return self._observer(
