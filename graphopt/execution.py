@@ -184,7 +184,7 @@ class _Run:
         )
 
     def _observe(self) -> Observe | None:
-        """What passes observe with: the calibration data, or drawn inputs where a lossy pass has none."""
+        """What passes observe with: the calibration data, or drawn inputs where there is none."""
         dataset = self.dataset
         if dataset is not None:
             return self._observer(
@@ -192,7 +192,7 @@ class _Run:
                 dataset.fingerprint("calibration"),
                 lambda samples: _calibration(dataset, samples),
             )
-        if self.request.lossy and self.judge.references and self.judge.backend == "ort":
+        if self.request.observes and self.judge.references and self.judge.backend == "ort":
             self.drawn = SyntheticObserver(self._drawn)
         return self.drawn
 

@@ -44,6 +44,7 @@ class LossyPass(Pass):
     """
 
     exact: ClassVar[bool] = False
+    observes: ClassVar[bool] = True
 
     @property
     def promises_speed(self) -> bool:

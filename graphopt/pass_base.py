@@ -154,6 +154,8 @@ class Context:
             gives statistics of its tensors; None where nothing can be run.
         measure: gives what the nodes of models take on the machine at hand; None where nothing can.
         memo: what a pass has found out about the model that it began with, for its next attempts at it.
+        original: the model before the first lossy change, whose nodes have the same numbers; None where
+            nothing lossy was done, or where exact passes rewrote its result since.
     """
 
     model: Model
@@ -169,6 +171,7 @@ class Context:
     sizes: Mapping[str, int] = field(default_factory=dict)
     measure: Measure | None = None
     memo: dict[Hashable, Any] = field(default_factory=dict)
+    original: Model | None = None
     _scopes: list[Scope] | None = None
     _index: dict[int, dict[str, list[Node]]] = field(default_factory=dict)
     _tried: set[tuple[str, int]] = field(default_factory=set)
@@ -275,11 +278,14 @@ class Pass(abc.ABC):
     Attributes:
         name: the name for users, in kebab-case, equal to the module's file name.
         exact: whether the result must equal the original up to rounding.
+        observes: whether it looks at weights and at what data makes of them. It then begins with a folded
+            graph, and a part of the data is kept for it.
         needs: what the context must hold, for example ``{"data"}``.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True
+    observes: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod

@@ -65,7 +65,7 @@ class PassManager:
         """
         outcome = Outcome(model)
         judge = self.judge
-        judged = model
+        judged, rewritten = model, False
         for group in _stages(passes):
             allowed = min(model.weight_bytes(), outcome.model.weight_bytes())
             stage = Stage(
@@ -78,13 +78,17 @@ class PassManager:
                 self.seed,
                 self.bindings,
                 self.measure,
+                original=None if rewritten else outcome.exact,
             )
             if not stage.exact:
                 LossyTrial(self, stage, outcome).run()
                 continue
             if judge is not None and outcome.lossy and judged is not outcome.model:
                 judge, judged = judge.against(outcome.model), outcome.model
+            done = len(outcome.steps)
             ExactTrial(self, stage, outcome, judge).run()
+            edited = any(step.edits for step in outcome.steps[done:])
+            rewritten = rewritten or (outcome.lossy and edited)
         return outcome
 
 

@@ -192,11 +192,11 @@ class Recipe:
         return recipe.without(skip)
 
     def folded(self) -> Recipe:
-        """The recipe with folding before a lossy pass that would otherwise come first.
+        """The recipe with folding before a pass that observes and would otherwise come first.
 
-        Lossy passes look for weights in initializers and for normalizations in the layers before them.
+        Such passes look for weights in initializers and for normalizations in the layers before them.
         """
-        if not self.passes or self.passes[0].exact:
+        if not self.passes or not self.passes[0].observes:
             return self
         return Recipe((*Recipe.default().passes, *self.passes), self.name)
 

@@ -52,6 +52,11 @@ class Request:
         """The names of the lossy passes."""
         return [step.name for step in self.recipe.passes if not step.exact]
 
+    @property
+    def observes(self) -> bool:
+        """Whether a pass looks at data."""
+        return any(step.observes for step in self.recipe.passes)
+
     def dataset(self) -> Dataset | None:
         """The data, checked.
 
@@ -70,7 +75,7 @@ class Request:
             self.model,
             labels=self.labels,
             seed=self.seed,
-            calibrates=bool(self.lossy),
+            calibrates=self.observes,
             split=None if self.budget.limited else UNLIMITED_SPLIT,
         )
 

@@ -137,6 +137,7 @@ class Stage:
         bindings: sizes of dynamic dimensions, by input and axis.
         measure: gives what the nodes of models take; None where nothing can.
         memo: what the one lossy pass has found out about the model that it began with.
+        original: the model before the first lossy change; see ``Context``.
     """
 
     passes: Sequence[Pass]
@@ -149,6 +150,7 @@ class Stage:
     bindings: Mapping[tuple[str, int], int] = field(default_factory=dict)
     measure: Measure | None = None
     memo: dict[Hashable, Any] = field(default_factory=dict)
+    original: Model | None = None
 
     @property
     def exact(self) -> bool:
@@ -211,6 +213,7 @@ class Stage:
             sizes=symbol_sizes(model, facts, self.bindings),
             measure=self.measure,
             memo=self.memo,
+            original=self.original,
         )
 
     def _settle(

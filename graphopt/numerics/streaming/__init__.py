@@ -8,7 +8,13 @@ from graphopt.numerics.streaming.gram import Gram, GramSpec
 from graphopt.numerics.streaming.histogram import Histogram, HistogramSpec
 from graphopt.numerics.streaming.moments import Moments, MomentsSpec
 from graphopt.numerics.streaming.restored import Restored, RestoredSpec
-from graphopt.numerics.streaming.rows import ConvRows, ConvTransposeRows, FeatureRows, Rows
+from graphopt.numerics.streaming.rows import (
+    ConvRows,
+    ConvTransposeRows,
+    ElementRows,
+    FeatureRows,
+    Rows,
+)
 from graphopt.numerics.streaming.sampling import Sampling
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "ConvTransposeRows",
     "Cross",
     "CrossSpec",
+    "ElementRows",
     "FeatureRows",
     "Gram",
     "GramSpec",

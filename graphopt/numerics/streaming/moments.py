@@ -91,6 +91,29 @@ class Moments(Accumulator):
         require_same_channels(self.count, other.count)
         self._join(other.count, other.mean, other.squares, other.rejected)
 
+    def without(self, part: Moments) -> Moments:
+        """What was taken in beside a part of it, the inverse of ``merge``.
+
+        Args:
+            part: fed with some of the same elements, of the same channels.
+
+        Raises:
+            ValueError: it has other channels, or more elements.
+        """
+        require_same_channels(self.count, part.count)
+        if (part.count > self.count).any():
+            raise ValueError("a part has more elements than the whole")
+        found = Moments(self.axis)
+        found.count = self.count - part.count
+        left = np.maximum(found.count, 1)
+        apart = self.mean - part.mean
+        found.mean = np.where(found.count > 0, self.mean + apart * part.count / left, 0.0)
+        between = apart**2 * part.count * self.count / left
+        rest = np.maximum(self.squares - part.squares - between, 0.0)
+        found.squares = np.where(found.count > 0, rest, 0.0)
+        found.rejected = self.rejected - part.rejected
+        return found
+
     def _join(
         self, count: np.ndarray, mean: np.ndarray, squares: np.ndarray, rejected: np.ndarray
     ) -> None:

@@ -79,6 +79,19 @@ class FeatureRows(Rows):
         return _Plain(last.reshape(math.prod(last.shape[:-1]), features))
 
 
+@dataclass(frozen=True)
+class ElementRows(Rows):
+    """Every element is a row of one feature: for how far two arrays are from each other as a whole."""
+
+    def features(self, shape: Shape) -> tuple[int, int, int]:
+        """One group of one feature."""
+        return 1, 1, 1
+
+    def table(self, array: np.ndarray) -> Table:
+        """The elements in C order."""
+        return _Plain(array.reshape(-1, 1))
+
+
 class _Plain(Table):
     def __init__(self, rows: np.ndarray) -> None:
         super().__init__(len(rows))
