@@ -30,7 +30,7 @@ from graphopt.runtime.observing import Request
 
 from ..folding._linear_layers import CONVOLUTIONS
 from ._qdq.losses import SAMPLES
-from ._qdq.targets import UINT8
+from ._qdq.targets import SYMMETRIC, UINT8
 from ._qdq.weights import rounded
 
 OPSET = 10
@@ -194,7 +194,7 @@ class _Test:
 def _on_grid(node: Node, values: np.ndarray) -> np.ndarray:
     """Weights rounded to 8 bits with a scale for each output."""
     axes = weight_channels(node.op, 1, node.attrs, values.ndim)
-    found = rounded(values, axes[0])
+    found = rounded(values, axes[0], SYMMETRIC)
     shape = [1] * values.ndim
     shape[axes[0]] = -1
     return np.asarray(found.steps * found.scale.reshape(shape), np.float32)
