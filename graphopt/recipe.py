@@ -71,6 +71,7 @@ FOLDING: tuple[str, ...] = (
     "eliminate-reshape-around-elementwise",
     "keep-reduced-axes",
     "gather-to-squeeze",
+    "one-hot-to-gather",
     "fold-axes-into-gather",
     "sink-unsqueezes",
     "merge-pads",
