@@ -45,6 +45,7 @@ class _Lookup(NamedTuple):
     """Numbers that are compared, ``(.., 1)``, and the matrix whose rows they choose."""
 
     numbers: gs.Tensor
+    dtype: np.dtype
     rank: int
     weights: np.ndarray
 
@@ -84,16 +85,16 @@ def _lookup(node: Node, context: Context) -> _Lookup | None:
             continue
         fits = len(shape) >= known.ndim > 0 and shape[-1] == 1 and known.shape[-1] == known.size
         if fits and np.array_equal(known.ravel(), np.arange(len(weights))):
-            return _Lookup(numbers, len(shape), weights)
+            return _Lookup(numbers, dtype, len(shape), weights)
     return None
 
 
 def _look_up(node: Node, found: _Lookup) -> None:
     graph, numbers, weights = node.graph, found.numbers, found.weights
-    assert graph is not None and numbers.dtype is not None
+    assert graph is not None
     table = np.concatenate([weights, np.zeros((2, weights.shape[1]), weights.dtype)])
     ends = [
-        new_constant(graph, f"{numbers.name}_{name}", np.array(end, numbers.dtype))
+        new_constant(graph, f"{numbers.name}_{name}", np.array(end, found.dtype))
         for name, end in (("lowest", -1), ("highest", len(weights)))
     ]
     bounded = new_tensor(graph, f"{numbers.name}_bounded")
