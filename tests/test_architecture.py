@@ -22,7 +22,7 @@ FLOORS = (
     {"exact_stage", "lossy_stage", "recipe"},
     {"pass_manager"},
     {"assessment", "bench", "description", "drawing", "explain"},
-    {"admission", "layers", "request", "speed"},
+    {"admission", "layers", "request", "speed", "tensor_noise"},
     {"execution"},
     {"optimizer"},
     {"catalog", "compare", "inspection", "sensitivity_study", "testing"},
