@@ -7,7 +7,8 @@ over some samples of the evaluation data, both models run without ONNX Runtime's
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +18,13 @@ from graphopt.errors import NativeError
 from graphopt.ir.model import Model
 from graphopt.numerics.decibels import ratio_db
 from graphopt.quality.data import Dataset
+from graphopt.quality.inputs import Feeds
 from graphopt.quality.session import Opened
 from graphopt.report import StepReport
 from graphopt.runtime.native import Native
 
-COMPARED_SAMPLES = 32
-"""Samples on which tensors are compared."""
+COMPARED_SAMPLES = (32, 8, 2)
+"""Samples on which tensors are compared; fewer where so many do not fit into memory."""
 
 
 def noise_ratios(
@@ -44,21 +46,17 @@ def noise_ratios(
         running: how models are run.
 
     Returns:
-        Nothing for tensors that do not differ, hold no floats, have another shape, or no finite ratio.
+        Nothing for tensors that do not differ, hold no floats, have another shape, or no finite ratio, and
+        for all where the models do not run.
     """
     names = sorted(set(tensors) & _made(before) & _made(after))
     if dataset is None or not names or after is before:
         return {}
-    powers = {name: [0.0, 0.0] for name in names}
-    try:
-        for name, old, new in _values(before, after, names, native, dataset, running):
-            if old.shape == new.shape:
-                powers[name][0] += float(np.square(old).sum())
-                powers[name][1] += float(np.square(old - new).sum())
-    except NativeError:
-        return {}
-    ratios = {name: ratio_db(*pair) for name, pair in powers.items()}
-    return {name: ratio for name, ratio in ratios.items() if ratio is not None}
+    for samples in COMPARED_SAMPLES:
+        with contextlib.suppress(NativeError):
+            batches = [batch.feeds for batch in dataset.batches("evaluation", samples)]
+            return _compared(before, after, names, native, batches, running)
+    return {}
 
 
 def with_noise(steps: Sequence[StepReport], ratios: dict[str, float]) -> list[StepReport]:
@@ -76,21 +74,27 @@ def _made(model: Model) -> set[str]:
     return {str(tensor.name) for node in model.graph.nodes for tensor in node.outputs}
 
 
-def _values(
+def _compared(
     before: Model,
     after: Model,
     names: Sequence[str],
     native: Native,
-    dataset: Dataset,
+    batches: Sequence[Feeds],
     running: Running,
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Each tensor in both models, batch by batch, as float64."""
+) -> dict[str, float]:
+    powers = {name: [0.0, 0.0] for name in names}
     with (
         Opened(native, before, names, seconds=running.seconds) as first,
         Opened(native, after, names, seconds=running.seconds) as second,
     ):
-        for batch in dataset.batches("evaluation", COMPARED_SAMPLES):
-            olds, news = first.run(batch.feeds), second.run(batch.feeds)
-            for name, old, new in zip(names, olds, news, strict=True):
-                if isinstance(old, np.ndarray) and old.dtype.kind == "f":
-                    yield name, old.astype(np.float64), new.astype(np.float64)
+        for feeds in batches:
+            pairs = zip(names, first.run(feeds), second.run(feeds), strict=True)
+            for name, old, new in pairs:
+                if not isinstance(old, np.ndarray) or old.dtype.kind != "f":
+                    continue
+                if old.shape == new.shape:
+                    wide = old.astype(np.float64)
+                    powers[name][0] += float(np.square(wide).sum())
+                    powers[name][1] += float(np.square(wide - new).sum())
+    ratios = {name: ratio_db(*pair) for name, pair in powers.items()}
+    return {name: ratio for name, ratio in ratios.items() if ratio is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,3 +109,36 @@ class QuantizedInfo:
     seconds_before: float | None = None
     seconds_after: float | None = None
     sqnr_db: float | None = None
+
+
+def worst(rows: Sequence[QuantizedInfo]) -> list[QuantizedInfo]:
+    """Rows by how noisy what they give is, then by what they are predicted to lose; the worst first."""
+    return sorted(
+        rows,
+        key=lambda row: (
+            math.inf if row.sqnr_db is None or math.isnan(row.sqnr_db) else row.sqnr_db,
+            0.0 if row.loss is None or math.isnan(row.loss) else -row.loss,
+        ),
+    )
+
+
+def in_words(rows: Sequence[QuantizedInfo]) -> str:
+    """How many nodes compute in which numbers, as in ``31 of 45 nodes on 8-bit integers, 14 on floats``.
+
+    Nodes that only move elements are not counted.
+    """
+    counted = [row for row in rows if not row.moves]
+    total = f"of {len(counted):,} {'node' if len(counted) == 1 else 'nodes'}"
+    stored = [row for row in counted if row.computes == "stored"]
+    bits = sorted({weight.bits for row in stored for weight in row.weights})
+    written = " or ".join(f"{count:,}" for count in bits[:4])
+    parts = [
+        (sum(row.computes == "integers" for row in counted), "on 8-bit integers"),
+        (len(stored), f"stored in {written} {'bit' if bits == [1] else 'bits'}"),
+        (sum(row.computes == "floats" for row in counted), "on floats"),
+    ]
+    found = [(count, text) for count, text in parts if count]
+    words = [f"{count:,} {text}" for count, text in found]
+    if found:
+        words[0] = f"{found[0][0]:,} {total} {found[0][1]}"
+    return ", ".join(words)
