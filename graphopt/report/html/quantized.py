@@ -73,9 +73,9 @@ def _overview(rows: list[QuantizedInfo]) -> Markup:
     parts += [
         compose('<span class="legend">{} {}</span>', _badge(kind), text)
         for kind, text in (
-            ("integers", "computes on 8-bit integers"),
-            ("stored", "computes on floats, weights in few bits"),
-            ("floats", "as before"),
+            ("integers", "on 8-bit integers"),
+            ("stored", "on floats, weights in few bits"),
+            ("floats", "on floats as before"),
         )
         if any(row.computes == kind for row in rows)
     ]
@@ -157,7 +157,7 @@ def _steps(count: int) -> str:
 
 def _table(every: list[QuantizedInfo], rows: list[QuantizedInfo], left_out: int) -> Table:
     """Some rows; there is a column for what any row knows."""
-    most = max([*finite(row.sqnr_db for row in every), 1.0])
+    most = max([*finite(row.sqnr_db for row in every), 1.0])  # the same in each part of the list
     columns = [Column("Node", "name"), Column("Computes on")]
     noise = bool(finite(row.sqnr_db for row in every))
     lost = bool(finite(row.loss for row in every))
@@ -169,7 +169,7 @@ def _table(every: list[QuantizedInfo], rows: list[QuantizedInfo], left_out: int)
     columns += [Column("µs before", "number"), Column("after", "number")] if timed else []
     columns += [Column("Weights", "number")] if weighted else []
     columns.append(Column("Why", "wide"))
-    columns += [Column("Gives", "wide"), Column("Reads", "wide")] if gridded else []
+    columns += [Column("Gives", "wide"), Column("Reads")] if gridded else []
     lines = []
     for row in rows:
         cells: list[Cell] = [hinted(name(row.node), row.op), _computes(row)]
@@ -182,7 +182,7 @@ def _table(every: list[QuantizedInfo], rows: list[QuantizedInfo], left_out: int)
         cells += [_weights(row)] if weighted else []
         cells.append(safe(row.why, 200))
         if gridded:
-            cells += [_grids([row.output] if row.output else []), _grids(row.inputs)]
+            cells += ["" if row.output is None else _grid(row.output), _ranges(row.inputs)]
         lines.append(Row(tuple(cells)))
     label = "Nodes that could compute on integers, the worst first"
     return Table(label, tuple(columns), lines, left_out)
@@ -201,21 +201,29 @@ def _time(seconds: float | None) -> str:
     return plain(1e6 * known[0], 3) if known else ""
 
 
-def _grids(found: list[RangeInfo]) -> Markup:
-    """Ranges of some activations, and how fine their grids are."""
-    lines = [
-        compose(
-            '<span title="{}">{} to {}</span><span class="hint">step {}, zero point {}, {} kept</span>',
-            entry.tensor,
-            plain(entry.low, 3),
-            plain(entry.high, 3),
-            plain(entry.scale, 2),
-            entry.zero_point,
-            _kept(entry.kept),
-        )
+def _grid(found: RangeInfo) -> Markup:
+    """The range of an activation, and how fine its grid is."""
+    said = (
+        '<span title="{}">{} to {}</span><span class="hint">step {}, zero point {}, {} kept</span>'
+    )
+    return compose(
+        said,
+        found.tensor,
+        plain(found.low, 3),
+        plain(found.high, 3),
+        plain(found.scale, 2),
+        found.zero_point,
+        _kept(found.kept),
+    )
+
+
+def _ranges(found: list[RangeInfo]) -> Markup:
+    """The ranges of some activations, a line for each."""
+    said = '<span class="hint" title="{}">{} to {}</span>'
+    return Markup("").join(
+        compose(said, entry.tensor, plain(entry.low, 3), plain(entry.high, 3))
         for entry in found[:3]
-    ]
-    return Markup("").join(lines)
+    )
 
 
 def _kept(kept: float) -> str:
