@@ -96,7 +96,7 @@ def _weight(
     tensor = node.inputs[index] if index < len(node.inputs) else None
     if tensor is None:
         return None
-    nodes, constants = _origin(tensor)
+    nodes, constants = origin(tensor)
     stored = sum(constant.nbytes for constant in constants)
     if not constants or stored > MOST_BYTES:
         return None
@@ -109,8 +109,8 @@ def _weight(
     return (found, stored) if isinstance(found, np.ndarray) else None
 
 
-def _origin(tensor: gs.Tensor) -> tuple[list[Node], list[Constant]]:
-    """The nodes that compute a tensor from constants, in order; nothing where something else enters."""
+def origin(tensor: gs.Tensor) -> tuple[list[Node], list[Constant]]:
+    """The nodes that make a tensor from constants, and these; nothing where anything else enters."""
     nodes: dict[int, Node] = {}
     constants: dict[int, Constant] = {}
     stack = [tensor]

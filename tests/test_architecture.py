@@ -25,7 +25,9 @@ FLOORS = (
     {"admission", "layers", "request", "speed", "tensor_noise"},
     {"execution"},
     {"optimizer"},
-    {"catalog", "compare", "inspection", "sensitivity_study", "testing"},
+    {"catalog", "compare", "inspection", "rounded_activations", "testing"},
+    {"studied_layers"},
+    {"sensitivity_study"},
     {"cli"},
     {"__main__", "__init__"},
 )

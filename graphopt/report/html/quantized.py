@@ -169,7 +169,7 @@ def _table(every: list[QuantizedInfo], rows: list[QuantizedInfo], left_out: int)
     columns += [Column("µs before", "number"), Column("after", "number")] if timed else []
     columns += [Column("Weights", "number")] if weighted else []
     columns.append(Column("Why", "wide"))
-    columns += [Column("Gives", "wide"), Column("Reads")] if gridded else []
+    columns += [Column("Gives", "wide"), Column("Reads", "number")] if gridded else []
     lines = []
     for row in rows:
         cells: list[Cell] = [hinted(name(row.node), row.op), _computes(row)]
