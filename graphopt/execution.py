@@ -17,7 +17,7 @@ from graphopt.drawing import describe_graphs
 from graphopt.errors import BudgetError
 from graphopt.explain import METADATA_KEY, pack
 from graphopt.ir.model import Model
-from graphopt.layers import describe_layers
+from graphopt.layers import describe_layers, layer_outputs
 from graphopt.outcome import Outcome, Progress, gate_info
 from graphopt.pass_base import Observe
 from graphopt.pass_manager import PassManager
@@ -34,6 +34,7 @@ from graphopt.runtime.observer import Observer
 from graphopt.runtime.observing import Stream
 from graphopt.runtime.providers import Provider, require
 from graphopt.speed import Speed, slower
+from graphopt.tensor_noise import noise_ratios, with_noise
 
 RUN_SECONDS = 20.0
 """How long one run of a model may take while exact passes are judged."""
@@ -79,7 +80,6 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         command=list(request.command),
         input=before,
         output=after,
-        steps=run.outcome.steps,
         seconds=round(time.perf_counter() - started, 3),
         environment=environment(device, request.running.threads),
         warnings=run.warnings,
@@ -230,6 +230,8 @@ class _Run:
             found["measures"] = self.assessment.measures(outcome.model)
         if request.latency:
             found["latency"] = self._latency()
+        ratios = self._noise()
+        found["steps"] = with_noise(outcome.steps, ratios)
         if request.details:
             request.listener(Progress("describing layers"))
             before, after = describe_graphs(request.model, outcome.model, outcome.steps)
@@ -238,10 +240,22 @@ class _Run:
                 outcome.exact or outcome.model,
                 outcome.model,
                 self.native,
-                self.dataset,
+                ratios,
                 request.running,
             )
         return found
+
+    def _noise(self) -> dict[str, float]:
+        """How far what nodes give has moved, by the name of the tensor: of quantized nodes and of layers."""
+        outcome = self.outcome
+        before = outcome.exact or outcome.model
+        names = [row.tensor for step in outcome.steps for row in step.quantized]
+        names += layer_outputs(before) if self.request.details else []
+        if names:
+            self.request.listener(Progress("comparing what nodes give"))
+        return noise_ratios(
+            before, outcome.model, names, self.native, self.dataset, self.request.running
+        )
 
     def _verdict(self) -> Verdict:
         """Whether the result equals the original."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphopt.assessment import Running
-from graphopt.errors import NativeError
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.operators import WEIGHTS
 from graphopt.ir.surgery import producer
-from graphopt.quality.data import Dataset
-from graphopt.quality.session import Opened
 from graphopt.report import HistogramInfo, LayerInfo
 from graphopt.runtime.evaluation import Evaluator
 from graphopt.runtime.native import Native
@@ -26,15 +23,18 @@ BINS = 48
 CODEBOOK = 256
 """Values up to which a set of weights counts as taken from a codebook."""
 
-COMPARED_SAMPLES = 32
-"""Samples on which the outputs of layers are compared."""
-
 MOST_BYTES = 256 << 20
 """Bytes of a weight beyond which its distribution is not described."""
 
 
+def layer_outputs(model: Model) -> list[str]:
+    """The names of what the layers of the main graph give."""
+    layers = [node for node in model.graph.nodes if node.op in WEIGHTS and node.outputs]
+    return [str(node.outputs[0].name) for node in layers]
+
+
 def describe_layers(
-    before: Model, after: Model, native: Native, dataset: Dataset | None, running: Running
+    before: Model, after: Model, native: Native, ratios: Mapping[str, float], running: Running
 ) -> list[LayerInfo]:
     """Every layer with weights, in order, beside what became of it.
 
@@ -42,14 +42,13 @@ def describe_layers(
         before: the model that the lossy passes began with: the original as the exact passes left it. (These
             move scales from one layer to another, so tensors of one name are not the same tensors.)
         after: the result; its nodes keep the numbers of those that they come from.
-        native: the process to compute stored weights and outputs in.
-        dataset: the data that outputs are compared on; None: they are not.
+        native: the process to compute stored weights in.
+        ratios: signal-to-noise ratios of outputs, in dB, by name.
         running: how models are run.
     """
     evaluate = Evaluator(native, running.seconds)
     news = {node.uid: node for node in after.nodes()}
     pairs = [(node, news.get(node.uid)) for node in before.nodes() if node.op in WEIGHTS]
-    ratios = _ratios(before, after, pairs, native, dataset, running)
     found = []
     for old, new in pairs:
         for index in WEIGHTS[old.op]:
@@ -58,7 +57,9 @@ def describe_layers(
                 continue
             same = new is not None and new.op == old.op
             changed = _weight(after, new, index, evaluate) if new is not None and same else None
-            found.append(_layer(old, index, weight, changed, ratios.get(old.uid)))
+            inner = new is None or old.graph is not before.graph
+            ratio = None if inner else ratios.get(str(old.outputs[0].name))
+            found.append(_layer(old, index, weight, changed, ratio))
     return found
 
 
@@ -95,7 +96,7 @@ def _weight(
     tensor = node.inputs[index] if index < len(node.inputs) else None
     if tensor is None:
         return None
-    nodes, constants = _origin(tensor)
+    nodes, constants = origin(tensor)
     stored = sum(constant.nbytes for constant in constants)
     if not constants or stored > MOST_BYTES:
         return None
@@ -108,8 +109,8 @@ def _weight(
     return (found, stored) if isinstance(found, np.ndarray) else None
 
 
-def _origin(tensor: gs.Tensor) -> tuple[list[Node], list[Constant]]:
-    """The nodes that compute a tensor from constants, in order; nothing where something else enters."""
+def origin(tensor: gs.Tensor) -> tuple[list[Node], list[Constant]]:
+    """The nodes that make a tensor from constants, and these; nothing where anything else enters."""
     nodes: dict[int, Node] = {}
     constants: dict[int, Constant] = {}
     stack = [tensor]
@@ -148,59 +149,3 @@ def _codebook(values: np.ndarray) -> list[float] | None:
     if len(distinct) > CODEBOOK or len(distinct) * 2 > values.size:
         return None
     return [float(f"{value:.6g}") for value in distinct if math.isfinite(value)]
-
-
-def _ratios(
-    before: Model,
-    after: Model,
-    pairs: list[tuple[Node, Node | None]],
-    native: Native,
-    dataset: Dataset | None,
-    running: Running,
-) -> dict[int, float]:
-    """Signal-to-noise ratios of the outputs of layers in dB, by number of the node."""
-    there = {tensor.name for node in before.graph.nodes for tensor in node.outputs}
-    tensors = {
-        old.uid: new.outputs[0].name
-        for old, new in pairs
-        if new is not None
-        and new.graph is after.graph
-        and new.outputs
-        and new.outputs[0].name in there
-    }
-    if dataset is None or not tensors or after is before:
-        return {}
-    powers = {uid: [0.0, 0.0] for uid in tensors}
-    try:
-        for uid, old, new in _outputs(before, after, tensors, native, dataset, running):
-            if old.shape == new.shape:
-                powers[uid][0] += float(np.square(old).sum())
-                powers[uid][1] += float(np.square(old - new).sum())
-    except NativeError:
-        return {}
-    return {
-        uid: 10 * math.log10(signal / noise)
-        for uid, (signal, noise) in powers.items()
-        if signal > 0 and 0 < noise < math.inf
-    }
-
-
-def _outputs(
-    before: Model,
-    after: Model,
-    tensors: dict[int, str],
-    native: Native,
-    dataset: Dataset,
-    running: Running,
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """The output of each layer in both models, batch by batch, as float64."""
-    names = list(tensors.values())
-    with (
-        Opened(native, before, names, seconds=running.seconds) as first,
-        Opened(native, after, names, seconds=running.seconds) as second,
-    ):
-        for batch in dataset.batches("evaluation", COMPARED_SAMPLES):
-            olds, news = first.run(batch.feeds), second.run(batch.feeds)
-            for uid, old, new in zip(tensors, olds, news, strict=True):
-                if isinstance(old, np.ndarray) and old.dtype.kind == "f":
-                    yield uid, old.astype(np.float64), new.astype(np.float64)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from graphopt.ir.surgery import Scope
-from graphopt.pass_base import Context, Edit, Pass, Skip, is_main
+from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class LossyPass(Pass):
         """
 
     @abc.abstractmethod
-    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
+    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Remark]:
         """Apply a chosen set of choices, at most one of each place, to ``context.model``.
 
         Yields:
-            An Edit after each change, a Skip for each change refused.
+            An Edit after each change, a Skip for each change refused, a Finding for what else is told.
         """
 
     def milder(self, strength: float) -> LossyPass | None:
@@ -92,7 +92,7 @@ class LossyPass(Pass):
         """
         return None
 
-    def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
+    def apply(self, graph: Scope, context: Context) -> Iterator[Remark]:
         """Propose, and commit the strongest choice of every place; all at once, from the main graph."""
         if not is_main(graph, context):
             return

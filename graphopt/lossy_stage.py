@@ -20,7 +20,7 @@ from graphopt.easing import relaxations, summary_of
 from graphopt.errors import GraphoptError, NativeError
 from graphopt.lossy_pass import Choice, LossyPass, strongest
 from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report
-from graphopt.pass_base import Context, Edit, Pass, Skip, is_main
+from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
 from graphopt.quality.gate import GateVerdict, percent
 from graphopt.report import EditInfo, SpeedInfo
 from graphopt.stage import Stage, StageRun
@@ -67,7 +67,7 @@ class _Committed(Pass):
     def name(self) -> str:  # type: ignore[override]
         return self.step.name
 
-    def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
+    def apply(self, graph: Scope, context: Context) -> Iterator[Remark]:
         if is_main(graph, context):
             yield from self.step.commit(self.chosen, context)
 

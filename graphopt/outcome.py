@@ -12,7 +12,14 @@ from graphopt.options import values_of
 from graphopt.pass_base import Pass
 from graphopt.quality.equivalence import Verdict
 from graphopt.quality.gate import GateVerdict
-from graphopt.report import EditInfo, GateInfo, SkipInfo, SpeedInfo, StepReport
+from graphopt.report import (
+    EditInfo,
+    GateInfo,
+    QuantizedInfo,
+    SkipInfo,
+    SpeedInfo,
+    StepReport,
+)
 from graphopt.stage import StageRun
 
 
@@ -84,6 +91,7 @@ def step_report(step: Pass, run: StageRun) -> StepReport:
     edits = [EditInfo(e.node, e.what) for e in run.edits if e.step == step.name]
     skips = run.skips.get(step.name, {})
     change = run.changes.get(step.name)
+    rows = run.findings.get(step.name, {}).values()
     return StepReport(
         name=step.name,
         status="applied" if edits else "unchanged",
@@ -97,6 +105,7 @@ def step_report(step: Pass, run: StageRun) -> StepReport:
         seconds=round(run.seconds.get(step.name, 0.0), 4),
         made=run.made.get(step.name, []),
         removed=run.removed.get(step.name, []),
+        quantized=[row for row in rows if isinstance(row, QuantizedInfo)],
     )
 
 

@@ -4,7 +4,7 @@ A pass is a frozen dataclass. Its fields are its options, and the one source of 
 line, recipes, documentation and the report. Its module's docstring states its algebra and when it
 refuses. It changes the graph it is given through ``graphopt.ir.surgery`` and yields an ``Edit`` after
 each change, so that a stage can be replayed up to its n-th edit, or a ``Skip`` for a change that it
-refused. It never knows accuracy.
+refused; a ``Finding`` is what it has to tell of a node beside that. It never knows accuracy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import abc
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -32,16 +32,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One change that was made.
-
-    Args:
-        node: the node it is about: the one that stays, or the one that went.
-        what: what was done, in words.
-    """
+class _Remark:
+    """What a pass says of a node."""
 
     node: Node | str
-    what: str
 
     @property
     def label(self) -> str:
@@ -50,7 +44,19 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class Skip:
+class Edit(_Remark):
+    """One change that was made.
+
+    Args:
+        node: the node it is about: the one that stays, or the one that went.
+        what: what was done, in words.
+    """
+
+    what: str
+
+
+@dataclass(frozen=True)
+class Skip(_Remark):
     """One change that was refused.
 
     Args:
@@ -58,13 +64,23 @@ class Skip:
         why: the reason, in words.
     """
 
-    node: Node | str
     why: str
 
-    @property
-    def label(self) -> str:
-        """The node's name for people."""
-        return self.node.label if isinstance(self.node, Node) else printable(self.node)
+
+@dataclass(frozen=True)
+class Finding(_Remark):
+    """What there is to tell of a node, whether it was changed or not; of several of one node the last counts.
+
+    Args:
+        node: the node it is about.
+        row: a dataclass of ``graphopt.report`` that the report of a step has a list of.
+    """
+
+    row: object
+
+
+Remark: TypeAlias = "Edit | Skip | Finding"
+"""What a pass yields."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +305,7 @@ class Pass(abc.ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
-    def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
+    def apply(self, graph: Scope, context: Context) -> Iterator[Remark]:
         """Change one scope: the main graph, a body of If, Loop or Scan, or a local function.
 
         Args:
@@ -297,7 +313,7 @@ class Pass(abc.ABC):
             context: what else may be looked at.
 
         Yields:
-            An Edit after each change, a Skip for each change refused.
+            An Edit after each change, a Skip for each change refused, a Finding for what else is told.
         """
 
     @classmethod

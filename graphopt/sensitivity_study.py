@@ -1,4 +1,4 @@
-"""Sensitivity: the loss that each layer causes alone, at each strength of what could be done to its weights.
+"""Sensitivity: the loss that each layer causes alone, at each strength of what could be done to it.
 
 Everything else of the model stays as it is. The model is folded first, so that layers are those that a
 lossy pass will meet. Each result is kept as soon as it is there, under the hash of model, data and
@@ -7,61 +7,43 @@ settings; a run that was cut off goes on where it was, and gives the table that 
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from graphopt._version import __version__
-from graphopt.alterations import STRENGTHS, Kind, altered, checked_strengths
+from graphopt.alterations import STRENGTHS, Alteration, Kind, Strength, alterations, altered
 from graphopt.assessment import Assessment, Data, Running, data_info, finite, open_data
 from graphopt.description import describe
-from graphopt.errors import NativeError, UsageError
-from graphopt.ir.graph import Constant, Node
+from graphopt.errors import NativeError, UsageError, printable
 from graphopt.ir.model import Model
-from graphopt.ir.operators import WEIGHTS, weight_channels
+from graphopt.ir.opset_raising import objection, raise_opset
+from graphopt.numerics import ranges
 from graphopt.optimizer import optimize
 from graphopt.outcome import Listener, Progress
+from graphopt.quality.data import Dataset
 from graphopt.quality.evaluation import Evaluation
 from graphopt.quality.gate import Budget, verdict
 from graphopt.quality.metrics import Metric
 from graphopt.report import SensitivityInfo, SensitivityReport
 from graphopt.request import running_native
+from graphopt.rounded_activations import OPSET, Calibration
 from graphopt.runtime.cache import Cache, model_hash
 from graphopt.runtime.environment import environment
 from graphopt.runtime.journal import Journal
+from graphopt.runtime.native import Native
+from graphopt.runtime.observer import Observer
+from graphopt.runtime.observing import Stream
+from graphopt.studied_layers import Layer, find_layers
 
 SCHEMA = "graphopt.sensitivity/1"
 
 SAMPLES = 256
 """Samples that each variant is run on, where the user names no number."""
-
-SMALLEST = 16
-"""Weights of the smallest tensor that is looked at."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer with weights.
-
-    Attributes:
-        name: of its node.
-        op: its operator.
-        weights: its weight tensors with the axes of their channels.
-    """
-
-    name: str
-    op: str
-    weights: tuple[tuple[Constant, tuple[int, ...]], ...]
-
-    @property
-    def parameters(self) -> int:
-        """Weights in all."""
-        return sum(int(np.prod(weight.shape)) for weight, _ in self.weights)
 
 
 def sensitivity(
@@ -70,7 +52,8 @@ def sensitivity(
     *,
     labels: str | None = None,
     metric: str | Metric | None = None,
-    strengths: dict[Kind, Sequence[float]] | None = None,
+    strengths: Mapping[Kind, Sequence[Strength]] | None = None,
+    method: ranges.Method = "minmax",
     layers: Sequence[str] = (),
     samples: int = SAMPLES,
     running: Running | None = None,
@@ -79,14 +62,15 @@ def sensitivity(
     listener: Listener = lambda progress: None,
     command: Sequence[str] = (),
 ) -> SensitivityReport:
-    """Measure what each layer's weights bear.
+    """Measure what each layer's weights, and the activations that it reads, bear.
 
     Args:
         source: a path or a model.
         data: what to measure on, in any form that ``optimize`` takes.
         labels: the key of the labels.
         metric: what the loss is measured in; chosen from the data by default.
-        strengths: what to try, by kind.
+        strengths: what to try, by kind; see ``alterations``.
+        method: how the ranges of activations are chosen, from the calibration part of the data.
         layers: patterns of names, as in ``*conv*``; all layers where there is none.
         samples: that each variant is run on.
         running: provider, threads and time.
@@ -100,18 +84,24 @@ def sensitivity(
         ModelError: the model cannot be read or does not run on the data.
     """
     model = source if isinstance(source, Model) else Model.load(source)
-    wanted = checked_strengths(strengths or dict(STRENGTHS))
+    wanted = alterations(strengths or STRENGTHS)
+    reading = any(alteration.reading_bits is not None for alteration in wanted)
     how = running or Running()
-    dataset = open_data(data, model, labels=labels, seed=seed, calibrates=False)
+    dataset = open_data(data, model, labels=labels, seed=seed, calibrates=reading)
     folded = optimize(model, running=how, listener=listener).model
+    if reading:
+        folded = _raised(folded)
+    chosen = find_layers(folded, layers, reading)
     with running_native(how, model.weight_bytes()) as native:
         assessment = Assessment(folded, native, dataset, metric, Budget(), how, listener)
         metrics = [assessment.metric, assessment.distance]
+        calibration = None
+        if reading:
+            calibration = _calibrated(folded, chosen, native, dataset, how, cache, method, listener)
         with Evaluation(
             folded, native, dataset, metrics, most=samples, **how.judging
         ) as evaluation:
-            chosen = _layers(folded, layers)
-            study = _Study(folded, evaluation, metrics, listener)
+            study = _Study(folded, evaluation, metrics, listener, calibration)
             key = Cache.key(
                 SCHEMA,
                 model_hash(folded),
@@ -119,6 +109,7 @@ def sensitivity(
                 str(metrics[0]),
                 samples,
                 *map(str, how.judging.values()),
+                *((dataset.fingerprint("calibration"),) if reading else ()),
             )
             journal = cache.journal(key) if cache is not None else None
             rows = list(study.rows(chosen, wanted, journal))
@@ -137,51 +128,50 @@ def sensitivity(
         samples=evaluation.samples,
         rows=rows,
         environment=environment(threads=how.threads),
-        warnings=list(dataset.warnings),
+        warnings=[*dataset.warnings, *study.warnings],
     )
 
 
-def _layers(model: Model, patterns: Sequence[str]) -> list[Layer]:
-    """The layers of a model whose names fit; each stored weight belongs to its first reader."""
-    found: list[Layer] = []
-    taken: set[int] = set()
-    for node in model.nodes():
-        weights = tuple(_weights(node, taken)) if node.standard and node.op in WEIGHTS else ()
-        if weights:
-            found.append(Layer(_unique(node.label, found), node.op, weights))
-    chosen = [
-        layer
-        for layer in found
-        if not patterns or any(fnmatch.fnmatchcase(layer.name, p) for p in patterns)
-    ]
-    if not chosen:
-        names = ", ".join(layer.name for layer in found[:5])
-        raise UsageError(
-            "no layer with weights has such a name" if patterns else "no layer has weights",
-            f"The first ones are: {names}" if found else "",
-        )
-    return chosen
+def _raised(model: Model) -> Model:
+    """A model whose activations can be rounded.
+
+    Raises:
+        UsageError: its operator set is too old, and cannot be raised.
+    """
+    if model.opset >= OPSET:
+        return model
+    why = objection(model, OPSET)
+    if why:
+        raise UsageError(f"what nodes read cannot be rounded below opset {OPSET}: {why}")
+    raised = model.copy()
+    raise_opset(raised, OPSET)
+    return raised
 
 
-def _weights(node: Node, taken: set[int]) -> Iterator[tuple[Constant, tuple[int, ...]]]:
-    for index in WEIGHTS[node.op]:
-        tensor = node.inputs[index] if index < len(node.inputs) else None
-        if not isinstance(tensor, Constant) or id(tensor) in taken:
-            continue
-        if tensor.dtype.kind != "f" or np.prod(tensor.shape) < SMALLEST:
-            continue
-        if np.isfinite(tensor.values).all():
-            taken.add(id(tensor))
-            yield tensor, weight_channels(node.op, index, node.attrs, len(tensor.shape))
-
-
-def _unique(name: str, found: Sequence[Layer]) -> str:
-    names = {layer.name for layer in found}
-    number, unique = 1, name
-    while unique in names:
-        number += 1
-        unique = f"{name} ({number})"
-    return unique
+def _calibrated(
+    model: Model,
+    layers: Sequence[Layer],
+    native: Native,
+    dataset: Dataset,
+    how: Running,
+    cache: Cache | None,
+    method: ranges.Method,
+    listener: Listener,
+) -> Calibration:
+    """What the calibration part of the data makes of the activations that layers read."""
+    observe = Observer(
+        native,
+        Stream(lambda: (batch.feeds for batch in dataset.batches("calibration"))),
+        dataset.fingerprint("calibration"),
+        cache,
+        lambda what: listener(Progress(what)),
+        how.judging,
+    )
+    names = [name for layer in layers for name in layer.reads]
+    try:
+        return Calibration.of(model, names, observe, method)
+    except NativeError as error:
+        raise UsageError(f"the model does not run on the calibration data: {error.what}") from None
 
 
 @dataclass
@@ -192,39 +182,65 @@ class _Study:
     evaluation: Evaluation
     metrics: Sequence[Metric]
     listener: Listener
+    calibration: Calibration | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be rounded."""
+        unknown = {} if self.calibration is None else self.calibration.unknown
+        return [f"{printable(name)} is not rounded: {why}" for name, why in unknown.items()]
 
     def rows(
-        self,
-        layers: Sequence[Layer],
-        strengths: dict[Kind, tuple[float, ...]],
-        journal: Journal | None,
+        self, layers: Sequence[Layer], wanted: Sequence[Alteration], journal: Journal | None
     ) -> Iterator[SensitivityInfo]:
-        """One row for each layer, kind and strength; those that the journal holds are not run again."""
+        """One row for each layer and alteration; those that the journal holds are not run again."""
         self.evaluation.before()  # while the weights are as they were
         known = {_key(row): row for row in journal.read()} if journal is not None else {}
-        plan = [(la, kind, s) for la in layers for kind, all_s in strengths.items() for s in all_s]
-        for number, (layer, kind, strength) in enumerate(plan):
-            row = known.get((layer.name, kind, float(strength)))
+        plan = [
+            (place, layer, how)
+            for place, layer in enumerate(layers, 1)
+            for how in wanted
+            if self._possible(layer, how)
+        ]
+        for number, (place, layer, how) in enumerate(plan):
+            row = known.get(self._key(layer, how))
             if row is None:
-                what = (
-                    f"sensitivity of layer {number * len(layers) // len(plan) + 1} of {len(layers)}"
-                )
+                what = f"sensitivity of layer {place} of {len(layers)}"
                 self.listener(Progress(what, number / len(plan)))
-                row = asdict(self._measure(layer, kind, float(strength)))
+                row = asdict(self._measure(layer, how))
                 if journal is not None:
                     journal.append(row)
             yield SensitivityInfo(**row)
 
-    def _measure(self, layer: Layer, kind: Kind, strength: float) -> SensitivityInfo:
+    def _possible(self, layer: Layer, how: Alteration) -> bool:
+        if not layer.bears(how):
+            return False
+        unknown = {} if self.calibration is None else self.calibration.unknown
+        return how.reading_bits is None or not any(name in unknown for name in layer.reads)
+
+    def _key(self, layer: Layer, how: Alteration) -> _Key:
+        return (layer.name, how.kind, how.strength, how.activations, self._method(how))
+
+    def _method(self, how: Alteration) -> str:
+        reads = self.calibration is not None and how.reading_bits is not None
+        return self.calibration.method if self.calibration is not None and reads else ""
+
+    def _variant(self, layer: Layer, how: Alteration) -> Model:
+        """The model with one layer altered; its weights are those of the model itself."""
+        if how.weights is not None:
+            for weight, axes in layer.weights:
+                weight.values = altered(weight.values, axes, how.weights, how.strength)
+        if self.calibration is None or how.reading_bits is None:
+            return self.model
+        return self.calibration.rounded(self.model, layer.uid, layer.reads, how.reading_bits)
+
+    def _measure(self, layer: Layer, how: Alteration) -> SensitivityInfo:
         kept = [weight.values for weight, _ in layer.weights]
         try:
-            for weight, axes in layer.weights:
-                weight.values = altered(weight.values, axes, kind, strength)
-            after = self.evaluation.after(self.model)
+            after = self.evaluation.after(self._variant(layer, how))
         except NativeError as error:
             raise UsageError(
-                f"the model does not run with the layer {layer.name!r} at {kind} {strength:g}: "
-                f"{error.what}"
+                f"the model does not run with the layer {layer.name!r} at {how}: {error.what}"
             ) from None
         finally:
             for (weight, _), values in zip(layer.weights, kept, strict=True):
@@ -236,18 +252,24 @@ class _Study:
         return SensitivityInfo(
             layer=layer.name,
             op=layer.op,
-            kind=kind,
-            strength=strength,
+            kind=how.kind,
+            strength=how.strength,
             drop=_bounded(drop.value),
             low=_bounded(drop.low),
             high=_bounded(drop.high),
             sqnr_db=finite(noise) if self.metrics[1].unit == "dB" else None,
             parameters=layer.parameters,
+            activations=how.activations,
+            ranges=self._method(how),
         )
 
 
-def _key(row: dict[str, Any]) -> tuple[str, str, float]:
-    return (row["layer"], row["kind"], row["strength"])
+_Key = tuple[str, str, float, int | None, str]
+
+
+def _key(row: dict[str, Any]) -> _Key:
+    more = row.get("activations"), row.get("ranges", "")
+    return (row["layer"], row["kind"], row["strength"], *more)
 
 
 def _bounded(value: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,11 +18,23 @@ from graphopt.ir.frames import symbol_sizes
 from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope, names_of, tidy
-from graphopt.pass_base import Context, Edit, Evaluate, Limits, Measure, Observe, Pass, Skip
+from graphopt.pass_base import (
+    Context,
+    Edit,
+    Evaluate,
+    Finding,
+    Limits,
+    Measure,
+    Observe,
+    Pass,
+    Skip,
+)
 from graphopt.quality.data import Dataset
 
 MAX_ROUNDS = 200
 """Rounds of all passes after which a stage stops: far beyond what any model needs."""
+
+T = TypeVar("T")
 
 Vetoes = frozenset[tuple[str, int]]
 """Pairs of a pass's name and the ``uid`` of a node at which that pass may not act."""
@@ -72,6 +84,7 @@ class StageRun:
         model: the changed copy.
         edits: in the order made.
         skips: reasons of refusals by node, by pass.
+        findings: rows of the report by pass, each under the number of its node.
         seconds: spent, by pass.
         changes: of the costs, by pass.
         cost: of the model now.
@@ -91,6 +104,7 @@ class StageRun:
     made: dict[str, list[str]] = field(default_factory=dict)
     removed: dict[str, list[str]] = field(default_factory=dict)
     present: dict[int, str] = field(default_factory=dict)
+    findings: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def followed_by(self, later: StageRun) -> StageRun:
         """What came of this run and of another one on its result."""
@@ -100,14 +114,10 @@ class StageRun:
         seconds = dict(self.seconds)
         for name, value in later.seconds.items():
             seconds[name] = seconds.get(name, 0.0) + value
-        skips = {
-            name: {**self.skips.get(name, {}), **later.skips.get(name, {})}
-            for name in (*self.skips, *later.skips)
-        }
         return StageRun(
             later.model,
             self.edits + later.edits,
-            skips,
+            _latest(self.skips, later.skips),
             seconds,
             changes,
             later.cost,
@@ -115,7 +125,14 @@ class StageRun:
             _merged(self.made, later.made),
             _merged(self.removed, later.removed),
             later.present,
+            _latest(self.findings, later.findings),
         )
+
+
+def _latest(
+    first: dict[str, dict[str, T]], second: dict[str, dict[str, T]]
+) -> dict[str, dict[str, T]]:
+    return {name: {**first.get(name, {}), **second.get(name, {})} for name in (*first, *second)}
 
 
 def _merged(first: dict[str, list[str]], second: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -283,6 +300,11 @@ class Stage:
         for outcome in step.apply(scope, context):
             if isinstance(outcome, Skip):
                 skips[outcome.label] = outcome.why
+                continue
+            if isinstance(outcome, Finding):
+                node = outcome.node
+                key = node if isinstance(node, str) else f"number {node.uid}"
+                run.findings.setdefault(step.name, {})[key] = outcome.row
                 continue
             run.edits.append(_applied(step, outcome, names.bytes_made - made))
             made = names.bytes_made

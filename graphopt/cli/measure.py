@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -22,8 +24,12 @@ from graphopt.cli.options import CACHE, DATA, METRIC, PROVIDER, THREADS
 from graphopt.errors import UsageError, printable
 
 if TYPE_CHECKING:
+    from graphopt.alterations import Kind, Strength
+    from graphopt.numerics.ranges import Method
     from graphopt.quality.data import DataOptions
     from graphopt.runtime.cache import Cache
+
+_Strengths: TypeAlias = "dict[Kind, list[Strength]]"
 
 
 def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> list[float] | None:
@@ -37,6 +43,23 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> lis
         raise UsageError(f"cannot read --{option.name} {text!r}", "Write as in 8,4,2") from None
 
 
+def _bits(_: click.Context, option: click.Parameter, text: str | None) -> _Strengths:
+    """Bits of weights and of activations, by what is rounded."""
+    found: _Strengths = {}
+    for part in (text or "").replace(" ", "").lower().split(","):
+        match = re.fullmatch(r"(?:w?(\d{1,3}))?(?:a(\d{1,3}))?", part)
+        if match is None:
+            raise UsageError(f"cannot read --{option.name} {text!r}", "Write as in 8,4,a8,w8a8")
+        weights, activations = match.groups()
+        if weights and activations:
+            found.setdefault("both", []).append((float(weights), float(activations)))
+        elif weights:
+            found.setdefault("bits", []).append(float(weights))
+        elif activations:
+            found.setdefault("activations", []).append(float(activations))
+    return found
+
+
 @click.command()
 @MODEL
 @DATA
@@ -44,7 +67,19 @@ def _numbers(_: click.Context, option: click.Parameter, text: str | None) -> lis
 @click.option(
     "--sparsity", callback=_numbers, metavar="SHARES", help="Shares of zeros, as in 30%,50%."
 )
-@click.option("--bits", callback=_numbers, metavar="NUMBERS", help="Bits, as in 8,4.")
+@click.option(
+    "--bits",
+    callback=_bits,
+    metavar="LIST",
+    help="Bits of weights (8 or w8), of what a node reads (a8), of both (w8a8), as in 8,4,a8,w8a8.",
+)
+@click.option(
+    "--ranges",
+    type=click.Choice(["minmax", "percentile", "entropy", "mse"]),
+    default="minmax",
+    show_default=True,
+    help="How the ranges of what nodes read are chosen.",
+)
 @click.option(
     "--clusters", callback=_numbers, metavar="NUMBERS", help="Numbers of values, as in 16,4."
 )
@@ -73,7 +108,8 @@ def sensitivity(
     data: DataOptions | None,
     metric: str | None,
     sparsity: list[float] | None,
-    bits: list[float] | None,
+    bits: _Strengths,
+    ranges: Method,
     clusters: list[float] | None,
     layers: tuple[str, ...],
     samples: int,
@@ -85,8 +121,8 @@ def sensitivity(
 ) -> None:
     """Measure the loss that each layer of MODEL causes alone, at several strengths.
 
-    Without --sparsity, --bits or --clusters all three are measured. A run that was cut off goes on where it
-    was when it is started again.
+    Without --sparsity, --bits or --clusters all three are measured, of weights alone. A run that was cut off
+    goes on where it was when it is started again.
     """
     from dataclasses import asdict
 
@@ -96,14 +132,18 @@ def sensitivity(
     if data is None:
         raise UsageError("sensitivity needs data", "Give some with --data")
     require_folders(report, json_path)
-    given = {"sparsity": sparsity, "bits": bits, "clusters": clusters}
-    strengths = {kind: values for kind, values in given.items() if values}
+    strengths: dict[Kind, Sequence[Strength]] = {**bits}
+    if sparsity:
+        strengths = {"sparsity": sparsity, **strengths}
+    if clusters:
+        strengths["clusters"] = clusters
     with settings().progress() as listener:
         found = run(
             model,
             data,
             metric=metric,
-            strengths=strengths or None,  # type: ignore[arg-type]
+            strengths=strengths or None,
+            method=ranges,
             layers=layers,
             samples=samples,
             running=Running(provider, threads),

@@ -22,7 +22,7 @@ entropy         the one that keeps the distribution: the least Kullback-Leibler 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,29 @@ class _Bins(NamedTuple):
     def in_units(self, range_: Range) -> Range:
         """A range of these bins in those of the elements."""
         return Range(float(range_.minimum * self.unit), float(range_.maximum * self.unit))
+
+
+Method = Literal["minmax", "percentile", "entropy", "mse"]
+"""A way to choose a range, by the name that options have for it: ``minmax`` covers all that was seen."""
+
+
+def chosen(histogram: Histogram, method: Method, grid: AffineGrid, symmetric: bool) -> Range:
+    """The range that a method chooses.
+
+    Args:
+        histogram: of the elements.
+        method: its name.
+        grid: of integers.
+        symmetric: whether its zero point lies in the middle.
+
+    Raises:
+        ValueError: the histogram holds no element.
+    """
+    if method == "percentile":
+        return percentile(histogram)
+    if method == "entropy":
+        return entropy(histogram, grid, symmetric)
+    return least_squares(histogram, grid, symmetric) if method == "mse" else covering(histogram)
 
 
 def covering(histogram: Histogram) -> Range:

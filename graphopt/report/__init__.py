@@ -22,6 +22,7 @@ from graphopt.report.models import (
     SpeedInfo,
     TensorInfo,
 )
+from graphopt.report.quantized import QuantizedInfo, RangeInfo, StoredInfo
 from graphopt.report.schema import json_schema as _json_schema
 from graphopt.report.tree import SCHEMA, EditInfo, Report, SkipInfo, StepReport
 
@@ -45,12 +46,15 @@ __all__ = [
     "ModelInfo",
     "NodeInfo",
     "NodeTime",
+    "QuantizedInfo",
+    "RangeInfo",
     "Report",
     "SensitivityInfo",
     "SensitivityReport",
     "SkipInfo",
     "SpeedInfo",
     "StepReport",
+    "StoredInfo",
     "TensorInfo",
     "VerdictInfo",
     "json_schema",

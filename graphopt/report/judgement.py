@@ -144,24 +144,29 @@ class SensitivityInfo:
     Attributes:
         layer: the name of the node, or of the weight where the node has none.
         op: its operator.
-        kind: what was done to its weights.
-        strength: the share of weights set to zero, the bits, or the number of values.
+        kind: what was done: to its weights, to the activations that it reads, or to both.
+        strength: the share of weights set to zero, the bits of weights or of activations, or the number of
+            values.
         drop: of the metric, in the units of a budget.
         low: lower end of its 95 % interval.
         high: upper end.
         sqnr_db: of the model's outputs against the original's, in dB; None where nothing differs.
         parameters: weights of the layer.
+        activations: bits of the activations that it reads, where these are rounded as well as the weights.
+        ranges: how the ranges of activations were chosen; empty where none is rounded.
     """
 
     layer: str
     op: str
-    kind: Literal["sparsity", "bits", "clusters"]
+    kind: Literal["sparsity", "bits", "clusters", "activations", "both"]
     strength: float
     drop: float
     low: float
     high: float
     sqnr_db: float | None
     parameters: int = 0
+    activations: int | None = None
+    ranges: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from graphopt.report.judgement import (
     VerdictInfo,
 )
 from graphopt.report.models import GraphInfo, LatencyInfo, LayerInfo, ModelInfo, SpeedInfo
+from graphopt.report.quantized import QuantizedInfo
 from graphopt.report.schema import read
 
 SCHEMA = "graphopt.report/1"
@@ -66,6 +67,7 @@ class StepReport:
         removed: names of nodes that are gone since this pass.
         speed: what came of its promise to make the model faster; None where it promised nothing, or changed
             nothing.
+        quantized: in which numbers each node that it could have quantized computes, in the model's order.
     """
 
     name: str
@@ -85,6 +87,7 @@ class StepReport:
     made: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     speed: SpeedInfo | None = None
+    quantized: list[QuantizedInfo] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

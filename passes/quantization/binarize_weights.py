@@ -33,10 +33,11 @@ import numpy as np
 from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.binarization import Bases, binary_bases, packed
-from graphopt.pass_base import Context, Edit, Skip
+from graphopt.pass_base import Context, Edit, Remark, Skip
 
 from ._opsets import ensure_opset, opset_objection
 from ._weight_forms import Chain
+from ._weight_notes import Ledger
 from ._weight_places import Place, places_of, refusal
 
 OPSET = 13
@@ -77,20 +78,22 @@ class BinarizeWeights(LossyPass):
                     what = "as one binary base" if count == 1 else f"as {count} binary bases"
                     yield Choice(place.name, count, what, _loss(place, count), saving)
 
-    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
+    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Remark]:
         """See the module's docstring."""
         if chosen:
             ensure_opset(context, OPSET)
-        places = places_of(context, self.smallest)
+        places, ledger = places_of(context, self.smallest), Ledger()
         for choice in chosen:
             place, count = places[choice.where], int(choice.level)
             key = (self.name, choice.where, count)
             bits, factors = context.once(key, functools.partial(_stored, place, count))
+            ledger.add(place, choice, count, 0, _sums(place, bits, factors))
             chain = Chain.before(place.weight)
             _unpack(chain, bits, factors)
             for scope in context.scopes():
                 discard(scope, place.weight)
             yield Edit(chain.near, f"{choice.where} {choice.what}")
+        yield from ledger.findings()
 
 
 def _channels(place: Place) -> np.ndarray:
@@ -131,6 +134,14 @@ def _stored(place: Place, count: int) -> tuple[np.ndarray, np.ndarray]:
     factors = found.factors.T.reshape(count, *own, *(1 for _ in rest))
     signs, factors = (np.moveaxis(a, range(1, len(axes) + 1), back) for a in (signs, factors))
     return packed(signs.ravel()), factors.astype(place.weight.dtype)
+
+
+def _sums(place: Place, bits: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """The weights that packed signs and factors stand for, in the weight's shape."""
+    shape = (len(factors), *place.weight.shape)
+    ones = np.unpackbits(bits, count=math.prod(shape), bitorder="little").reshape(shape)
+    wide = factors.astype(np.float64)
+    return np.asarray((np.where(ones == 1, wide, -wide)).sum(axis=0))
 
 
 def _unpack(chain: Chain, bits: np.ndarray, factors: np.ndarray) -> None:

@@ -23,17 +23,19 @@ of control flow, whose weights are stored in 8 bits only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from graphopt.ir.graph import Constant
 from graphopt.ir.inference import infer
 from graphopt.ir.opset_raising import raise_opset
 from graphopt.lossy_pass import Choice, LossyPass
-from graphopt.pass_base import Context, Edit, Skip
+from graphopt.pass_base import Context, Edit, Finding, Remark, Skip
 
 from ._qdq.calibration import Method
 from ._qdq.insertion import Insertion
+from ._qdq.notes import Telling
 from ._qdq.study import Study, Studying
 from ._qdq.targets import TARGETS, Activations, Target, TargetName, Weights
 from ._qdq.units import Unit, find_units
@@ -117,22 +119,36 @@ class QuantizeQdq(LossyPass):
             elif entry.where not in stored:
                 yield entry if self.objective == "size" else replace(entry, saving=0.0)
 
-    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
+    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Remark]:
         """See the module's docstring."""
-        study = self._study(context)
+        study, target = self._study(context), self._kernels
         wanted = {entry.where: entry for entry in chosen if isinstance(entry, OnIntegers)}
         rest = [entry for entry in chosen if not isinstance(entry, OnIntegers)]
-        yield from self._storing(context).commit(rest, context)
-        if not wanted:
-            return
+        stored: dict[int, Finding] = {}
+        for remark in self._storing(context).commit(rest, context):
+            if isinstance(remark, Finding) and not isinstance(remark.node, str):
+                stored[remark.node.uid] = remark
+            else:
+                yield remark
+        weights: dict[str, tuple[Unit, Constant]] = {}
+        if wanted:
+            places = self._places(wanted, context)
+            weights = {n: (u, u.node.inputs[u.weight]) for n, u in places.items() if _weights(u)}
+            Insertion(context.model, target, study.scales, study.constants).quantize(
+                list(places.values())
+            )
+            for name, unit in places.items():
+                yield Edit(unit.node, wanted[name].what)
+        telling = Telling(study, target, self.ranges, self.strength, frozenset(wanted), weights)
+        yield from telling.findings(stored)
+
+    def _places(self, wanted: Collection[str], context: Context) -> dict[str, Unit]:
+        """The units that are to run on integers, by the name of what they give; the model raised for them."""
         model, target = context.model, self._kernels
         if model.opset < target.opset:
             raise_opset(model, target.opset)
         units, _ = find_units(model, infer(model.graph, model.functions), target)
-        places = {unit.output.name: unit for unit in units if unit.output.name in wanted}
-        Insertion(model, target, study.scales, study.constants).quantize(list(places.values()))
-        for name, unit in places.items():
-            yield Edit(unit.node, wanted[name].what)
+        return {unit.output.name: unit for unit in units if unit.output.name in wanted}
 
     def _storing(self, context: Context) -> QuantizeWeights:
         seen = context.observe is not None

@@ -40,7 +40,7 @@ from typing import Literal, NamedTuple
 
 from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
-from graphopt.pass_base import Context, Edit, Skip
+from graphopt.pass_base import Context, Edit, Remark, Skip
 
 from ..pruning._fitting.layers import Layer
 from ._layer_moments import Moments, moments_of
@@ -48,6 +48,7 @@ from ._opsets import ensure_opset, opset_objection
 from ._weight_formats import Form, Format
 from ._weight_forms import store
 from ._weight_integers import Integers, fitted_to_outputs, loss_of, nearest
+from ._weight_notes import Ledger
 from ._weight_places import Place, places_of, refusal
 
 Bits = Literal[2, 4, 8]
@@ -95,20 +96,23 @@ class QuantizeWeights(LossyPass):
         """See the module's docstring."""
         yield from self._plan(context).entries
 
-    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
+    def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Remark]:
         """See the module's docstring."""
         fitted = self._plan(context).fitted
         places = places_of(context, self.smallest)
         formats = [self._format(places[entry.where], int(entry.level)) for entry in chosen]
         ensure_opset(context, max((wanted.opset for wanted in formats), default=0))
-        places = places_of(context, self.smallest)
+        places, ledger = places_of(context, self.smallest), Ledger()
         for choice in chosen:
             place, bits = places[choice.where], int(choice.level)
-            found = fitted.get(choice.where) if bits == self.bits else None
-            reader = store(place.weight, found or nearest(place, self._format(place, bits)))
+            known = fitted.get(choice.where) if bits == self.bits else None
+            found = known or nearest(place, self._format(place, bits))
+            ledger.add(place, choice, bits, found.format.layout.block, found.values())
+            reader = store(place.weight, found)
             for scope in context.scopes():
                 discard(scope, place.weight)
             yield Edit(reader, f"{choice.where} {choice.what}")
+        yield from ledger.findings()
 
     def _plan(self, context: Context) -> _Plan:
         return context.once((self.name, *astuple(self)), lambda: self._planned(context))

@@ -140,6 +140,23 @@ def test_elements() -> None:
     assert chosen(tokens, y=np.eye(3, dtype=np.float32)[tokens]) == "element-accuracy@y"
 
 
+def test_a_number_for_every_frame() -> None:
+    """As of voice activity: a probability for each frame, beside the state of a recurrent layer."""
+    frames = RNG.integers(0, 2, (SIZE, 9))
+    p = np.where(frames, 0.8, 0.3).astype(np.float32)
+    state = RNG.standard_normal((SIZE, 1, 12)).astype(np.float32)
+    assert chosen(frames, p=p, h=state) == "element-accuracy@p"
+    assert chosen(frames == 1, h=state, p=p[..., np.newaxis]) == "element-accuracy@p"
+    named = model("p", "h", op="Neg")
+    assert chosen(frames, given=named, p=p, h=state) == "element-accuracy:threshold=0.5@p"
+    wrong = np.where(frames, 0.3, 0.8).astype(np.float32)  # a poor model is no other one
+    assert chosen(frames, p=wrong, h=state) == "element-accuracy@p"
+    one = {"p": p[0], "h": RNG.standard_normal((1, 1, 12)).astype(np.float32)}
+    metric, _ = choose_metric(model(*one), 100, frames[:1], one, 0.01, 1)
+    assert str(metric) == "element-accuracy@p"
+    assert metric.value(metric.rows(Observed(one, one, frames[:1], 1))) == 1.0
+
+
 def test_labels_that_fit_nothing() -> None:
     for labels in (
         np.zeros((SIZE, 3, 3)),

@@ -217,6 +217,19 @@ def test_elements() -> None:
     assert metric.value(nothing) == 0
 
 
+def test_elements_of_one_number() -> None:
+    labels = np.array([[0, 1, 1], [1, -1, 0]])
+    p = np.array([[0.4, 0.6, 0.5], [np.nan, 0.9, 0.7]], np.float32)
+    told = ElementAccuracy(known={"y": 0.5})
+    assert told.rows(seen(labels, y=p)).tolist() == [[2, 3], [0, 2]]
+    given = ElementAccuracy(threshold=0.8, known={"y": 0.5})
+    assert given.rows(seen(labels, y=p)).tolist() == [[1, 3], [1, 2]]
+    assert told.rows(seen(labels, y=p[..., np.newaxis])).tolist() == [[2, 3], [0, 2]]
+    assert "threshold=0.5" in refused(ElementAccuracy(output="y"), seen(labels, y=p))
+    assert "no output is that" in refused(ElementAccuracy(), seen(labels, y=p))
+    assert "2 classes" in refused(told, seen(2 * labels, y=p))
+
+
 def plain_f1(pairs: list[tuple[int, int]], average: str) -> float:
     hits = Counter(a for a, b in pairs if a == b)
     both = Counter(a for a, _ in pairs) + Counter(b for _, b in pairs)

@@ -29,7 +29,7 @@ EVIL = [
 ]
 """What names could be, in a file from anywhere."""
 
-_KEPT = {"verdict", "status", "kind", "claim", "schema"}
+_KEPT = {"verdict", "status", "kind", "claim", "schema", "computes"}
 """Fields with a fixed set of values."""
 
 _FIELDS = {key for part in json_schema()["$defs"].values() for key in part["properties"]}

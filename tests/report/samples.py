@@ -23,11 +23,14 @@ from graphopt.report import (
     ModelInfo,
     NodeInfo,
     NodeTime,
+    QuantizedInfo,
+    RangeInfo,
     Report,
     SensitivityInfo,
     SensitivityReport,
     SkipInfo,
     StepReport,
+    StoredInfo,
     TensorInfo,
     VerdictInfo,
 )
@@ -214,6 +217,59 @@ def _block(drawing: _Drawing, index: int, last: int, folded: bool) -> int:
     return drawing.add("Add", "kept", [last, side])
 
 
+def activation(name: str, kept: float, low: float = -1.0) -> RangeInfo:
+    """Values about 0 of which the middle is kept; none below 0 where nothing may be."""
+    seen = bell(96, wide=0.25)
+    edges = [max(edge, low) * 8 for edge in seen.edges]
+    first = next(i for i, edge in enumerate(edges) if edges[i + 1] > edge)
+    counts = seen.counts[first:]
+    scale = kept * 8 * (1 - low) / 255
+    zero = round(-low * 8 * kept / scale)
+    return RangeInfo(
+        name, -zero * scale, (255 - zero) * scale, scale, zero, 256, low * 8, 8.0, kept,
+        max(0.0, 0.02 * (1 - kept)),
+        0.4 if low == 0 else 0.0, "auto", 2e-5 * (1 - kept) + 1e-6, HistogramInfo(edges[first:], counts),
+    )  # fmt: skip
+
+
+KINDS: list[Any] = [
+    (
+        "integers",
+        "u8s8 int8 per channel",
+        "it is faster on integers, and loses little enough for that",
+    ),
+    ("integers", "u8 int8", "alone it is not faster, but it spares going back to floats beside it"),
+    (
+        "stored",
+        "float, stored in 8 bits",
+        "alone it is faster on integers, but not with going there",
+    ),
+    ("floats", "float", "the runtime has no integer kernel for it here"),
+]
+
+
+def quantized(count: int) -> list[QuantizedInfo]:
+    """Nodes of every kind: on integers, stored, on floats; with and without weights and times."""
+    rows = []
+    for i in range(count):
+        given = activation(f"/stage{i}/out", (0.5, 1.0, 1.25)[i % 3], -1.0 if i % 2 else 0.0)
+        read = dataclasses.replace(activation(f"/stage{i}/in", 1.0), histogram=None)
+        weights = [StoredInfo(f"w{i}", 8, 0, "int8 per channel", 41.5 - i % 7, None)]
+        computes, precision, why = KINDS[i % 4]
+        rows.append(
+            QuantizedInfo(
+                f"/features/stage{i}/conv/Conv" if i % 5 else f"Add_{i}",
+                "Conv" if i % 5 else "Add", computes, precision, why, given.tensor, False, given,
+                [read] * (1 + i % 2), weights if i % 4 < 3 else [], 1.3e-6 * (i + 1), 12.1e-6,
+                5.4e-6 if i % 4 < 3 else None, None if i % 9 == 8 else 44.0 - 0.7 * i,
+            )
+        )  # fmt: skip
+    moves = QuantizedInfo(
+        "Reshape_1", "Reshape", "integers", "u8 int8", "it moves", "r", moves=True
+    )
+    return [*rows, moves]
+
+
 def _lossy_steps() -> list[StepReport]:
     cut = [EditInfo(f"/stage{i}/Conv", f"{8 * i} of 64 channels removed") for i in range(1, 8)]
     kept = [SkipInfo(f"/head/Gemm_{i}", "its output is an output of the model") for i in range(3)]
@@ -230,6 +286,9 @@ def _lossy_steps() -> list[StepReport]:
               eased="3 of 17 places left out", edits=heaped, taken_back=lost),
         _step("quantize-weights", **lossy, nodes=4, weight_bytes=-19_000, seconds=1.4,
               made=["Cast_1", "Mul_2"], edits=[EditInfo("Gemm_61", "8 bits by channel")]),
+        _step("quantize-qdq", **lossy, nodes=0, weight_bytes=0, seconds=2.5,
+              edits=[EditInfo("/features/stage1/conv/Conv", "Conv on 8-bit integers")],
+              quantized=quantized(26)),
         _step("binarize", status="rolled back", **lossy, seconds=0.9,
               taken_back=[EditInfo("Conv_0", "over the budget at every strength")]),
         _step("fold-pad", status="failed", error="IndexError: list index out of range"),

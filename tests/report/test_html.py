@@ -31,8 +31,8 @@ TAGS = {
     "figcaption", "pre", "code", "svg", "g", "path", "rect", "line", "circle", "text",
 }  # fmt: skip
 SECTIONS = [
-    "before-after", "budget", "tradeoff", "passes", "layers", "sensitivity", "latency", "graph", "equality",
-    "reproduce",
+    "before-after", "budget", "tradeoff", "passes", "quantized", "layers", "sensitivity", "latency", "graph",
+    "equality", "reproduce",
 ]  # fmt: skip
 
 

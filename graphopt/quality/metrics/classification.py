@@ -4,8 +4,8 @@
     top-k accuracy    = samples whose label is among the k highest scores / samples
     element accuracy  = elements whose predicted class is the label / elements with a label
 
-The last is for an output that tells a class for every pixel or token. Classes with equal scores rank in
-order of their number.
+The last is for an output that tells a class for every pixel, token or frame: by scores, by its number, or by
+one number that exceeds a threshold for class 1. Classes with equal scores rank in order of their number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from graphopt.errors import UsageError
 from graphopt.quality.metrics.base import Metric, Observed, Rows
-from graphopt.quality.metrics.labels import class_numbers, require, whole
+from graphopt.quality.metrics.labels import class_numbers, flat, require, whole
 from graphopt.quality.metrics.outputs import (
     as_numbers,
     by_sample,
@@ -27,7 +27,7 @@ from graphopt.quality.metrics.outputs import (
     shown,
 )
 from graphopt.quality.metrics.pooling import MeanMetric, quotient, weighted_sums
-from graphopt.quality.metrics.scores import class_scores, highest, predictions
+from graphopt.quality.metrics.scores import NOTHING, class_scores, highest, predictions
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class ElementAccuracy(Metric):
     Attributes:
         axis: of the classes, in the output; None: the one that the labels lack.
         ignore: the label of elements that do not count, beside all negative ones.
+        threshold: above which an output of one number per element means class 1.
+        known: thresholds that the graph tells, by output.
     """
 
     needs_labels = True
@@ -102,13 +104,19 @@ class ElementAccuracy(Metric):
     output: str = ""
     axis: int | None = None
     ignore: int | None = None
+    threshold: float | None = None
+    known: Mapping[str, float] = field(default_factory=dict, repr=False, compare=False)
 
     def rows(self, seen: Observed) -> Rows:
         """Right elements, and elements with a label."""
         labels = require(self.name, seen.labels, seen.size)
         wanted = f"a class for each element of the labels {shown(labels)}"
+        cuts = {id(array): self.known.get(name) for name, array in seen.outputs.items()}
         _, (predicted, count) = select(
-            self, seen.outputs, lambda a: self._predicted(a, labels.shape, seen.size), wanted
+            self,
+            seen.outputs,
+            lambda a: self._predicted(a, labels.shape, seen.size, cuts.get(id(a))),
+            wanted,
         )
         numbers = whole(self.name, labels, None)
         counted = (numbers >= 0) & (numbers != self.ignore)
@@ -123,7 +131,7 @@ class ElementAccuracy(Metric):
         return np.stack([right.sum(axis=axes), counted.sum(axis=axes)], axis=1).astype(np.float64)
 
     def _predicted(
-        self, array: np.ndarray, shape: tuple[int, ...], size: int
+        self, array: np.ndarray, shape: tuple[int, ...], size: int, known: float | None
     ) -> tuple[np.ndarray, int | None] | None:
         if len(shape) < 2:
             return None
@@ -132,6 +140,8 @@ class ElementAccuracy(Metric):
         found = by_sample(array, size)
         if found is None or not is_score(found):
             return None
+        if flat(found).shape == _flat(shape):
+            return self._above(array, found.reshape(shape), known)
         axes = [
             axis
             for axis in range(1, found.ndim)
@@ -150,7 +160,28 @@ class ElementAccuracy(Metric):
         scores = as_numbers(np.moveaxis(found, axes[0], -1))
         return highest(scores), scores.shape[-1]
 
+    def _above(
+        self, array: np.ndarray, found: np.ndarray, known: float | None
+    ) -> tuple[np.ndarray, int | None] | None:
+        """Class 1 where a number exceeds the threshold; None where there is none and no output is named."""
+        cut = known if self.threshold is None else self.threshold
+        if cut is not None:
+            numbers = as_numbers(found)
+            return np.where(np.isnan(numbers), NOTHING, numbers > cut).astype(np.int64), 2
+        if not self.output:
+            return None
+        raise UsageError(
+            f"metric {self.name}: {shown(array)} is one number per element; whether a probability or a "
+            "logit, the model does not tell",
+            "Give the number above which it means class 1: threshold=0.5 or threshold=0",
+        )
+
     def values(self, rows: Rows, weights: np.ndarray) -> np.ndarray:
         """Right elements / elements with a label."""
         sums = weighted_sums(rows, weights)
         return quotient(sums[:, 0], sums[:, 1])
+
+
+def _flat(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without axes of size 1 behind the first, as ``flat`` leaves it."""
+    return shape[0], *(size for size in shape[1:] if size != 1)

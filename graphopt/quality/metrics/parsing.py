@@ -111,7 +111,8 @@ KINDS: dict[str, Kind] = {
     "cer": Kind(CER, _SPELLING),
     "cosine": Kind(Cosine, {}),
     "element-accuracy": Kind(
-        ElementAccuracy, {"axis": _AXIS, "ignore": _whole(_MOST, "a whole number")}
+        ElementAccuracy,
+        {"axis": _AXIS, "ignore": _whole(_MOST, "a whole number"), "threshold": _number},
     ),
     "element-agreement": Kind(ElementAgreement, {}),
     "equal": Kind(Equal, {}),

@@ -12,6 +12,7 @@ from graphopt.quality.metrics.entries import lines, metadata
 from graphopt.quality.metrics.labels import are_whole, flat
 from graphopt.quality.metrics.outputs import (
     as_numbers,
+    by_sample,
     is_float,
     is_score,
     is_text,
@@ -53,7 +54,8 @@ def readings(model: Model, labels: np.ndarray, outputs: Outputs) -> Iterator[lis
         if plain.ndim == 1:
             yield _classes(model, plain, outputs)
         else:
-            yield [*_elements(outputs), *_numbers(plain, outputs)]
+            yield _frames(model, plain, outputs)
+            yield [*_elements(plain, outputs), *_numbers(plain, outputs)]
     if not _bits(plain) or _probable(plain, outputs):
         yield _shaped("mse", plain, outputs, "the labels are numbers of an output's shape")
 
@@ -165,6 +167,36 @@ def _numbers(labels: np.ndarray, outputs: Outputs) -> list[Reading]:
     return found
 
 
-def _elements(outputs: Outputs) -> list[Reading]:
+def _frames(model: Model, labels: np.ndarray, outputs: Outputs) -> list[Reading]:
+    """A class for every element of an output that tells it by one number, as speech in a frame of sound.
+
+    Labels of 0 and 1 that are floats may be numbers as well.
+    """
+    if labels.dtype.kind not in "iub" or not _bits(labels):
+        return []
+    known, found = thresholds(model), []
+    for name, array in outputs.items():
+        if not _one_each(array, labels):
+            continue
+        numbers = as_numbers(array)
+        cut = known.get(name)
+        if cut is None and not bool(((numbers >= 0) & (numbers <= 1)).all()):
+            continue
+        why = f"the labels are 0 and 1, the output {name!r} is one number for each of them"
+        found.append(Reading(f"element-accuracy{_threshold(numbers, cut)}@{name}", why))
+    return found
+
+
+def _one_each(array: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether an output holds one float for each label."""
+    rows = by_sample(array, len(labels))
+    return rows is not None and is_float(rows) and flat(rows).shape == labels.shape
+
+
+def _elements(labels: np.ndarray, outputs: Outputs) -> list[Reading]:
     why = "the labels are a class for every element of the output"
-    return [Reading(f"element-accuracy@{name}", f"{why} {name!r}") for name in outputs]
+    return [
+        Reading(f"element-accuracy@{name}", f"{why} {name!r}")
+        for name, array in outputs.items()
+        if not _one_each(array, labels)
+    ]

@@ -32,6 +32,8 @@ SHADES = 7
 _KINDS = {
     "sparsity": ("Sparsity: a share of the weights set to zero", "zero"),
     "bits": ("Bits: the weights rounded to fewer bits", "bits"),
+    "activations": ("Activations: what a node reads rounded to fewer bits", "bits"),
+    "both": ("Weights (w) and what a node reads (a) rounded together", ""),
     "clusters": ("Clusters: the weights reduced to a few values", "values"),
 }
 
@@ -90,10 +92,12 @@ def _legend(shading: _Shading) -> Markup:
     return Markup('<span class="legend muted">Drop</span>') + Markup("").join(parts)
 
 
-def strength_text(kind: str, strength: float) -> str:
-    """What was done to a layer, as in ``4 bits``."""
+def strength_text(kind: str, strength: float, activations: int | None = None) -> str:
+    """What was done to a layer, as in ``4 bits`` or ``w8a8``."""
     if kind not in _KINDS:
         return plain(strength)
+    if kind == "both":
+        return f"w{strength:.4g}a{activations}"
     text = f"{100 * strength:.4g} %" if kind == "sparsity" else f"{strength:.4g}"
     return f"{text} {_KINDS[kind][1]}"
 
@@ -116,11 +120,11 @@ def _map(
     rows: list[SensitivityInfo], kind: str, shading: _Shading, limit: float | None, limits: Limits
 ) -> Table:
     """Layers by strengths, the mildest first."""
-    strengths = sorted({row.strength for row in rows}, reverse=kind != "sparsity")
+    strengths = sorted({_place(row) for row in rows}, reverse=kind != "sparsity")
     strengths, hidden = cut(strengths, 12)
-    layers: dict[str, dict[float, SensitivityInfo]] = {}
+    layers: dict[str, dict[tuple[float, int], SensitivityInfo]] = {}
     for row in rows:
-        layers.setdefault(row.layer, {})[row.strength] = row
+        layers.setdefault(row.layer, {})[_place(row)] = row
     worst = sorted(layers, key=lambda layer: -max(row.drop for row in layers[layer].values()))
     kept = set(worst[: limits.heat])
     left_out = len(layers) - len(kept)
@@ -128,7 +132,7 @@ def _map(
         _line(layer, layers[layer], strengths, shading, limit) for layer in layers if layer in kept
     ]
     columns = [Column("Layer", "name"), Column("Operator"), Column("Weights", "number")]
-    columns += [Column(strength_text(kind, strength), "heat") for strength in strengths]
+    columns += [Column(strength_text(kind, *strength), "heat") for strength in strengths]
     caption = f"{hidden} more strengths are in the JSON." if hidden else ""
     if left_out:
         caption = f"The most sensitive {len(kept)} layers, in the order of the model. {caption}"
@@ -136,10 +140,15 @@ def _map(
     return Table(label, tuple(columns), lines, left_out, caption)
 
 
+def _place(row: SensitivityInfo) -> tuple[float, int]:
+    """What tells the columns of a map apart."""
+    return row.strength, row.activations or 0
+
+
 def _line(
     layer: str,
-    cells: dict[float, SensitivityInfo],
-    strengths: list[float],
+    cells: dict[tuple[float, int], SensitivityInfo],
+    strengths: list[tuple[float, int]],
     shading: _Shading,
     limit: float | None,
 ) -> Row:
@@ -171,7 +180,7 @@ def _table(rows: list[SensitivityInfo], limits: Limits) -> Table:
         Row(
             (
                 name(row.layer, 36),
-                strength_text(row.kind, row.strength),
+                strength_text(row.kind, row.strength, row.activations),
                 points(row.drop),
                 interval(row.low, row.high),
                 "equal" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",

@@ -31,7 +31,7 @@ def shares(counts: list[int]) -> list[float]:
     return [count / total if total else 0.0 for count in counts]
 
 
-def _rebin(histogram: HistogramInfo) -> HistogramInfo:
+def rebinned(histogram: HistogramInfo) -> HistogramInfo:
     """A histogram of few enough bins to see: neighbours are added up."""
     step = math.ceil(len(histogram.counts) / BINS)
     if step <= 1:
@@ -59,28 +59,28 @@ def histogram(layer: LayerInfo, label: str) -> Markup:
         layer: with a histogram that can be drawn.
         label: the chart in words.
     """
-    parts = [_rebin(found) for found in (layer.before, layer.after) if found and drawable(found)]
+    parts = [rebinned(found) for found in (layer.before, layer.after) if found and drawable(found)]
     x = Scale(parts[0].edges[0], parts[0].edges[-1], LEFT, RIGHT)
     highest = max(max(shares(part.counts)) for part in parts)
     y = Scale(0.0, math.sqrt(highest), BOTTOM, TOP)
     shapes = [
-        path(kind, _steps(part, x, y))
+        path(kind, outline(part.edges, shares(part.counts), x, y))
         for part, kind in zip(parts, ("hist-before", "hist-after"), strict=False)
     ]
     return image(
-        "histogram", label, WIDTH, HEIGHT, *shapes[::-1], *_ground(x), *_codebook(layer.codebook, x)
+        "histogram", label, WIDTH, HEIGHT, *shapes[::-1], *ground(x), *_codebook(layer.codebook, x)
     )
 
 
-def _steps(histogram: HistogramInfo, x: Scale, y: Scale) -> str:
-    """The outline of the bins."""
-    line = [f"M{x(histogram.edges[0]):.1f} {BOTTOM}"]
-    for right, part in zip(histogram.edges[1:], shares(histogram.counts), strict=True):
+def outline(edges: list[float], parts: list[float], x: Scale, y: Scale) -> str:
+    """The outline of bins that hold so large parts, as the data of a path."""
+    line = [f"M{x(edges[0]):.1f} {BOTTOM}"]
+    for right, part in zip(edges[1:], parts, strict=True):
         line.append(f"V{y(math.sqrt(part)):.1f}H{x(right):.1f}")
     return "".join([*line, f"V{BOTTOM}z"])
 
 
-def _ground(x: Scale) -> list[Markup]:
+def ground(x: Scale) -> list[Markup]:
     """The axis with both ends, and zero where it does not collide with them."""
     parts = [element("line", class_="axis", x1=LEFT, x2=RIGHT, y1=BOTTOM, y2=BOTTOM)]
     ends: list[tuple[float, float, str]] = [(x.low, LEFT, "start"), (x.high, RIGHT, "end")]

@@ -24,6 +24,7 @@ from graphopt.report.html.blocks import (
 from graphopt.report.html.figures import MetricScale, counted, plain
 from graphopt.report.html.text import compose, name, names
 from graphopt.report.html.waterfall import waterfall
+from graphopt.report.quantized import in_words
 from graphopt.report.tree import Report, StepReport
 
 
@@ -109,6 +110,8 @@ def _facts(step: StepReport, limits: Limits) -> list[tuple[str, Markup | str]]:
         facts.append(
             ("Largest difference", f"{plain(step.largest_difference, 3)} of any output so far")
         )
+    if step.quantized:
+        facts.append(("Computes", in_words(step.quantized)))
     facts.append(("Time", duration(step.seconds)))
     if step.made:
         facts.append(("Nodes made", names(step.made, limits.members)))

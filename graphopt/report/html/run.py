@@ -11,6 +11,7 @@ from graphopt.report.html import (
     layers,
     passes,
     provenance,
+    quantized,
     summary,
     tradeoff,
 )
@@ -37,6 +38,7 @@ def page(report: Report, limits: Limits) -> Page:
         judgement.section(report, scale, limits),
         tradeoff.section(report, scale, limits),
         passes.section(report, scale, limits),
+        quantized.section(report, limits),
         layers.section(report, limits),
         heat.section(report.sensitivity, metric, limit, limits),
         latency.section(report, limits),

@@ -29,7 +29,8 @@ def page(report: SensitivityReport, limits: Limits) -> Page:
         name(base(report.model) or "a model in memory", 60),
         None,
         [],
-        "How much of the metric is lost when one layer alone is made sparse, coarse or clustered. "
+        "How much of the metric is lost when one layer alone is made sparse, coarse or clustered, or what it "
+        "reads is rounded. "
         "Layers that lose much are best left out of a lossy pass.",
         warnings(report.warnings, limits),
         [section for section in sections if section is not None],
@@ -45,6 +46,9 @@ def _what(report: SensitivityReport) -> Section:
         ("Judged on", counted(report.samples, "sample")),
         *judgement.data_facts(report.data),
     ]
+    methods = sorted({row.ranges for row in report.rows if row.ranges})
+    if methods:
+        facts.append(("Ranges of activations", ", ".join(methods)))
     worst = max(report.rows, key=lambda row: row.drop, default=None)
     blocks: list[Block] = [Facts(facts)]
     if worst is None:
@@ -55,7 +59,7 @@ def _what(report: SensitivityReport) -> Section:
 
 
 def _largest(row: SensitivityInfo) -> Markup:
-    strength = heat.strength_text(row.kind, row.strength)
+    strength = heat.strength_text(row.kind, row.strength, row.activations)
     said = "The largest drop, {}, is that of {} with {}."
     return compose(said, points(row.drop), name(row.layer), strength)
 

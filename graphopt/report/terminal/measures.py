@@ -31,7 +31,7 @@ def render_sensitivity(found: SensitivityReport) -> RenderableType:
             style="dim",
         )
     ]
-    for kind in ("sparsity", "bits", "clusters"):
+    for kind in ("sparsity", "bits", "activations", "both", "clusters"):
         rows = [row for row in found.rows if row.kind == kind]
         if rows:
             parts += [Text(""), _kind(kind, rows)]
@@ -39,18 +39,37 @@ def render_sensitivity(found: SensitivityReport) -> RenderableType:
     return Group(*parts)
 
 
+_Column = tuple[float, int | None]
+"""A strength, and the bits of activations where these are rounded as well."""
+
+
 def _kind(kind: str, rows: Sequence[SensitivityInfo]) -> Table:
-    strengths = list(dict.fromkeys(row.strength for row in rows))
-    heads = [f"{100 * s:g} %" if kind == "sparsity" else f"{s:g}" for s in strengths]
-    table = table_of(f"{kind}: layer", "operator", "weights", *heads)
-    layers: dict[str, dict[float, SensitivityInfo]] = {}
+    columns: list[_Column] = list(dict.fromkeys((row.strength, row.activations) for row in rows))
+    table = table_of(f"{_title(kind, rows)}: layer", "operator", "weights", *_heads(kind, columns))
+    layers: dict[str, dict[_Column, SensitivityInfo]] = {}
     for row in rows:
-        layers.setdefault(row.layer, {})[row.strength] = row
+        layers.setdefault(row.layer, {})[row.strength, row.activations] = row
     for name, cells in layers.items():
         first = next(iter(cells.values()))
-        shown = [_drop(cells[s]) if s in cells else Text("") for s in strengths]
+        shown = [_drop(cells[c]) if c in cells else Text("") for c in columns]
         table.add_row(printable(name, 60), first.op, number(first.parameters), *shown)
     return table
+
+
+def _title(kind: str, rows: Sequence[SensitivityInfo]) -> str:
+    if kind not in ("activations", "both"):
+        return kind
+    what = "bits of activations" if kind == "activations" else "bits of weights and activations"
+    return f"{what} ({printable(rows[0].ranges, 20)})"
+
+
+def _heads(kind: str, columns: Sequence[_Column]) -> list[str]:
+    if kind == "both":
+        return [f"w{strength:g}a{bits}" for strength, bits in columns]
+    return [
+        f"{100 * strength:g} %" if kind == "sparsity" else f"{strength:g}"
+        for strength, _ in columns
+    ]
 
 
 def _drop(row: SensitivityInfo) -> Text:

@@ -10,6 +10,7 @@ from graphopt.errors import printable
 from graphopt.report.format import change, duration, number, signed, size
 from graphopt.report.judgement import GateInfo
 from graphopt.report.models import LatencyInfo
+from graphopt.report.terminal.quantized import render_quantized
 from graphopt.report.terminal.tables import STYLES, table_of
 from graphopt.report.tree import Report, StepReport
 
@@ -40,6 +41,7 @@ def render_report(report: Report, verbose: bool = False, width: int = WIDE) -> R
             parts.append(Text(f"{step.name} {what}: {printable(step.eased, 500)}", style="yellow"))
         if step.speed is not None and step.status != "rolled back":
             parts.append(Text(f"{step.name} is {printable(str(step.speed), 500)}"))
+        parts += render_quantized(step, width >= WIDE)
         if step.error:
             parts.append(
                 Text(f"{step.name} failed and was left out: {printable(step.error)}", style="red")

@@ -13,7 +13,7 @@ the grid ends within its bounds, or the runtime could not leave the activation o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -150,12 +150,7 @@ def scale_of(histogram: Histogram, limits: tuple[float, float], target: Target, 
 
 
 def _range(histogram: Histogram, target: Target, way: Way) -> tuple[float, float]:
-    grid, symmetric = target.activations, target.symmetric
     if isinstance(way, Part):
         return way.low * histogram.minimum, way.high * histogram.maximum
-    methods: dict[str, Callable[[], tuple[float, float]]] = {
-        "percentile": lambda: ranges.percentile(histogram),
-        "entropy": lambda: ranges.entropy(histogram, grid, symmetric),
-        "mse": lambda: ranges.least_squares(histogram, grid, symmetric),
-    }
-    return methods.get(way, lambda: ranges.covering(histogram))()
+    method: ranges.Method = "minmax" if way == "auto" else way
+    return ranges.chosen(histogram, method, target.activations, target.symmetric)

@@ -54,6 +54,21 @@ LEAST = 4
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What the choice went by, also of units that were out of the question.
+
+    Attributes:
+        units: all that the target has kernels for, in order.
+        known: the distributions of what they read and give, by name.
+        times: what those take that could be timed.
+    """
+
+    units: Sequence[Unit] = ()
+    known: Histograms = field(default_factory=dict)
+    times: Problem = field(default_factory=lambda: Problem({}, {}, {}, [], 0.0))
+
+
+@dataclass(frozen=True)
 class Study:
     """What is known of a model.
 
@@ -65,6 +80,7 @@ class Study:
         refused: why nodes stay on floats, by label.
         constants: weights as integers, by the number of the unit.
         seconds: measured, of a run with each choice of the path and others; empty where nothing was timed.
+        evidence: what they were chosen by, for the report.
     """
 
     units: Sequence[Unit]
@@ -74,6 +90,7 @@ class Study:
     refused: Mapping[str, str]
     constants: Mapping[int, Rounded] = field(default_factory=dict)
     seconds: Seconds = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
 
 
 @dataclass
@@ -107,6 +124,7 @@ class Studying:
         if not units:
             self.refused["the model"] = "nothing in it could run on integers"
         known = histograms(self.model, units, self.context.observe)
+        found = units
         units, scales = self._calibrated(units, known)
         forms = self._forms(units, scales)
         units = self._confirmed(units, forms)
@@ -121,7 +139,8 @@ class Studying:
         seconds: Seconds = {}
         if forms and len(path) > 1:
             path, seconds = self._raced(path, problem, scales)
-        return Study(units, scales, path, problem, self.refused, self.constants, seconds)
+        evidence = Evidence(found, known, self._table(units, forms).problem({}))
+        return Study(units, scales, path, problem, self.refused, self.constants, seconds, evidence)
 
     def _raise(self) -> str:
         """Raise the operator set where it is too old; why that cannot be."""

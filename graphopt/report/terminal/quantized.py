@@ -1,0 +1,54 @@
+"""In which numbers nodes compute, on a terminal: how many, and the worst of those that changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from graphopt.errors import printable
+from graphopt.report.quantized import QuantizedInfo, in_words, worst
+from graphopt.report.terminal.tables import table_of
+from graphopt.report.tree import StepReport
+
+WORST = 5
+"""Nodes that are listed."""
+
+
+def render_quantized(step: StepReport, wide: bool) -> list[RenderableType]:
+    """A line for a pass that quantized something, and its worst nodes.
+
+    Args:
+        step: what the pass did.
+        wide: whether there is room for the reasons.
+    """
+    if not step.quantized:
+        return []
+    line = Text(f"{step.name}: {in_words(step.quantized)}")
+    changed = [row for row in step.quantized if row.computes != "floats" and not row.moves]
+    known = [row for row in changed if row.sqnr_db is not None or row.loss is not None]
+    if not known:
+        return [line]
+    return [line, _table(worst(known)[:WORST], wide)]
+
+
+def _table(rows: Sequence[QuantizedInfo], wide: bool) -> RenderableType:
+    extra = ("range",) if wide else ()
+    table = table_of("  worst nodes", "in", "SQNR", "loss", *extra, "before", "after")
+    for row in rows:
+        grid = "" if row.output is None else f"{row.output.low:.3g} to {row.output.high:.3g}"
+        table.add_row(
+            f"  {printable(row.node, 40)}",
+            printable(row.precision, 40),
+            "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
+            "" if row.loss is None else f"{row.loss:.1e}",
+            *((grid,) if wide else ()),
+            _microseconds(row.seconds_before),
+            _microseconds(row.seconds_after),
+        )
+    return table
+
+
+def _microseconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{1e6 * seconds:.3g} µs"
