@@ -342,7 +342,9 @@ tree_bytes = st.lists(
 ).map(bytes)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(count=st.sampled_from([1, 7, 64, 1000, FREE, PIECE]), tree=tree_bytes)
 def test_any_tree_is_read_or_refused_in_bounded_memory(count, tree) -> None:
     data = archive((count, payload(tree, count)))

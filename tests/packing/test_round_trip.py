@@ -108,7 +108,9 @@ def test_a_file_cut_short(tmp_path) -> None:
         there_and_back(data[:end], tmp_path)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(noise=st.binary(max_size=400), data=st.data())
 def test_any_bytes_among_fields(tmp_path, noise, data) -> None:
     base = small(tmp_path).read_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.packing import coder, transforms
@@ -22,6 +22,7 @@ streams = st.one_of(
 widths = st.sampled_from([2, 4, 8])
 
 
+@settings(deadline=None)
 @given(streams, widths)
 def test_words(data, width) -> None:
     whole = data[: data.size - data.size % width]
@@ -36,6 +37,7 @@ def test_words(data, width) -> None:
         assert transforms.unpalette(*found, width).tobytes() == whole.tobytes()
 
 
+@settings(deadline=None)
 @given(streams, st.sampled_from([1, 2, 4, 8]), st.binary(min_size=8, max_size=8))
 def test_masks(data, width, usual) -> None:
     whole = data[: data.size - data.size % width]
@@ -44,6 +46,7 @@ def test_masks(data, width, usual) -> None:
     assert transforms.unmask(where, rest, width, usual[:width]).tobytes() == whole.tobytes()
 
 
+@settings(deadline=None)
 @given(streams, st.sampled_from([1, 2, 4]))
 def test_bits(data, bits) -> None:
     elements = transforms.split_bits(data, bits)
@@ -57,6 +60,7 @@ def test_bits_are_in_the_order_of_onnx() -> None:
     assert transforms.split_bits(transforms.view(b"\xe4"), 2).tolist() == [0, 1, 2, 3]
 
 
+@settings(deadline=None)
 @given(streams)
 def test_tuples(data) -> None:
     used = np.unique(data)
@@ -77,6 +81,7 @@ def test_as_many_symbols_as_a_byte_holds(base, size) -> None:
     assert transforms.tuple_size(base) == size
 
 
+@settings(deadline=None)
 @given(streams, st.integers(1, 9), st.integers(1, 5))
 def test_classes(data, size, number) -> None:
     if data.size < size:
@@ -106,6 +111,7 @@ def read(tree: bytes, count: int) -> bytes:
     return found
 
 
+@settings(deadline=None)
 @given(streams, st.sampled_from(KINDS))
 def test_trees(data, kind) -> None:
     assert read(coder.tensor(data, kind), data.size) == data.tobytes()

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import onnx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from packed_files import model, raw, tensor
@@ -87,6 +87,7 @@ def test_what_a_model_says_of_its_data_files() -> None:
     assert walk.outside == {b"w.bin": [Span(64, 128, Kind("float", 32, True))], b"v.bin": []}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.data())
 def test_hostile_bytes(noise, data) -> None:
     base = model(tensor("w", np.arange(40, dtype=np.float32))).SerializeToString()
@@ -114,6 +115,7 @@ def _length(data: bytes) -> bytes:
 spans = st.lists(st.tuples(st.integers(0, 3 * PIECE), st.integers(32, 3 * PIECE)), max_size=8)
 
 
+@settings(deadline=None)
 @given(spans, st.integers(0, 3 * PIECE))
 def test_blocks_cover_a_file_and_keep_to_their_limits(gaps, tail) -> None:
     from graphopt.packing.format import BLOCK_LEAST, BLOCK_LIMIT
