@@ -22,6 +22,7 @@ STYLES = {
     "rolled back": "yellow",
     "failed": "red",
     "equal": "green",
+    "within tolerances": "",
     "different": "red",
     "unproven": "yellow",
 }
