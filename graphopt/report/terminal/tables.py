@@ -10,6 +10,7 @@ STYLES = {
     "unsure": "yellow",
     "made": "green",
     "changed": "",
+    "chosen": "",
     "removed": "yellow",
     "refused": "dim",
     "taken back": "yellow",
