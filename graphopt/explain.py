@@ -19,7 +19,14 @@ from pathlib import Path
 
 from graphopt.errors import UsageError, printable
 from graphopt.ir.model import Model
-from graphopt.report import EditInfo, Report, SkipInfo, StepReport
+from graphopt.report import (
+    EditInfo,
+    QuantizedInfo,
+    RangeInfo,
+    Report,
+    SkipInfo,
+    StepReport,
+)
 
 METADATA_KEY = "graphopt.steps"
 """Where a model's metadata holds what the passes did: deflated JSON in base64."""
@@ -37,7 +44,7 @@ class Event:
 
     Attributes:
         step: the pass.
-        what: made, changed, removed, refused, or taken back.
+        what: made, changed, chosen, removed, refused, or taken back.
         detail: in words.
     """
 
@@ -161,6 +168,9 @@ def _events(step: StepReport, node: str) -> list[Event]:
     found = [Event(step.name, "changed", edit.what) for edit in step.edits if edit.node == node]
     if node in step.made:
         found.insert(0, Event(step.name, "made", "it is there since this pass"))
+    found += [
+        Event(step.name, "chosen", _chosen(row)) for row in step.quantized if row.node == node
+    ]
     if node in step.removed:
         found.append(Event(step.name, "removed", "it is gone since this pass"))
     found += [Event(step.name, "refused", skip.why) for skip in step.skips if skip.node == node]
@@ -170,10 +180,37 @@ def _events(step: StepReport, node: str) -> list[Event]:
     return found
 
 
+def _chosen(row: QuantizedInfo) -> str:
+    """In which numbers a node computes, why, on which grids, and what that costs and gains."""
+    said = [f"{row.precision}: {row.why}"]
+    said += [f"gives {_grid(row.output)}"] if row.output is not None else []
+    said += [f"reads {_grid(found)}" for found in row.inputs]
+    said += [f"{w.tensor} {w.what}{_decibels(w.sqnr_db)}" for w in row.weights]
+    said += [f"what it gives{_decibels(row.sqnr_db)}"] if row.sqnr_db is not None else []
+    if row.seconds_before is not None:
+        said.append(f"{1e6 * row.seconds_before:.3g} µs on floats")
+    if row.seconds_after is not None:
+        said.append(f"{1e6 * row.seconds_after:.3g} µs on integers")
+    said += [f"loss {row.loss:.2g} of the outputs' variance"] if row.loss is not None else []
+    return "; ".join(said)
+
+
+def _grid(found: RangeInfo) -> str:
+    return (
+        f"{found.tensor} from {found.low:.4g} to {found.high:.4g} (scale {found.scale:.4g}, zero point "
+        f"{found.zero_point}, {100 * found.kept:.0f} % of what was seen by {found.method}, "
+        f"{100 * found.clipped:.2g} % clipped)"
+    )
+
+
+def _decibels(ratio: float | None) -> str:
+    return "" if ratio is None else f" at {ratio:.1f} dB"
+
+
 def _names(steps: Sequence[StepReport]) -> set[str]:
     names: set[str] = set()
     for step in steps:
-        names.update(step.made, step.removed)
+        names.update(step.made, step.removed, (row.node for row in step.quantized))
         for entries in (step.edits, step.skips, step.taken_back):
             names.update(entry.node for entry in entries)
     return names

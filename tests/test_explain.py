@@ -13,7 +13,14 @@ import pytest
 from graphopt import cli
 from graphopt.errors import UsageError
 from graphopt.explain import METADATA_KEY, explain, load_steps, pack, unpack
-from graphopt.report import EditInfo, SkipInfo, StepReport
+from graphopt.report import (
+    EditInfo,
+    QuantizedInfo,
+    RangeInfo,
+    SkipInfo,
+    StepReport,
+    StoredInfo,
+)
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "models" / "digits_cnn" / "digits_cnn.onnx"
@@ -49,6 +56,32 @@ def test_everything_that_can_happen_to_a_node() -> None:
     assert events("bn2") == [("fold-batchnorm", "refused")]
     assert events("conv3") == [("fold-batchnorm", "taken back")]
     assert events("conv/new") == [("fold-batchnorm", "made")]
+
+
+def test_the_numbers_that_a_node_computes_in() -> None:
+    given = RangeInfo("y", -1.0, 3.0, 4 / 255, 64, 256, -1.5, 4.5, 2 / 3, 0.01, 0.0, "auto")
+    stored = [StoredInfo("w", 8, 0, "int8 per channel", 41.25)]
+    row = QuantizedInfo(
+        "conv", "Conv", "integers", "u8s8 int8 per channel", "it is faster on integers", "y", False,
+        given, [], stored, 2e-5, 12e-6, 5e-6, 35.5,
+    )  # fmt: skip
+    step = StepReport("quantize-qdq", "applied", False, {}, quantized=[row])
+    (event,) = explain([step], "conv").events
+    assert (event.step, event.what) == ("quantize-qdq", "chosen")
+    assert event.detail.startswith(
+        "u8s8 int8 per channel: it is faster on integers; gives y from -1"
+    )
+    for said in (
+        "zero point 64",
+        "67 % of what was seen by auto",
+        "1 % clipped",
+        "w int8 per channel",
+    ):
+        assert said in event.detail
+    for said in ("at 41.2 dB", "at 35.5 dB", "12 µs on floats", "5 µs on integers", "loss 2e-05"):
+        assert said in event.detail
+    with pytest.raises(UsageError, match="nearest names are: conv"):
+        explain([step], "conw")
 
 
 def test_a_name_that_nobody_speaks_of_gets_suggestions() -> None:

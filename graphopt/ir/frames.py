@@ -99,7 +99,7 @@ class Frame:
         try:
             return evaluate(dim, self.sizes)
         except (KeyError, ZeroDivisionError):
-            raise UnprovenError(f"{dim!r} is not known") from None
+            raise UnprovenError("its shape is not known before a run") from None
 
     def shape(self, tensor: gs.Tensor) -> tuple[int, ...]:
         """The sizes of a tensor's axes.

@@ -24,6 +24,9 @@ from graphopt.report.schema import read
 SCHEMA = "graphopt.report/1"
 """The version of the report's form. Fields may be added within a version, never changed or removed."""
 
+WITHIN = "within tolerances"
+"""What outputs are that a lossy pass moved, but no further than rounding might have."""
+
 Status = Literal["applied", "unchanged", "eased", "rolled back", "failed"]
 
 
@@ -144,6 +147,17 @@ class Report:
     graph_after: GraphInfo | None = None
     sensitivity: list[SensitivityInfo] = field(default_factory=list)
     seed: int = 0
+
+    @property
+    def equality(self) -> str:
+        """The verdict on the outputs in words; of a lossy result it is never equality."""
+        changed = any(
+            not s.exact and s.edits and s.status in ("applied", "eased") for s in self.steps
+        )
+        moved = self.verdict.largest_difference != 0
+        if self.verdict.verdict == "equal" and changed and moved:
+            return WITHIN
+        return self.verdict.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain dicts and lists."""

@@ -163,6 +163,28 @@ def test_the_verdict_at_the_top_is_the_strongest_that_holds() -> None:
         assert re.findall(r"<p><strong>(.*?)</strong>", html)[0] == said
 
 
+def test_what_a_lossy_pass_moved_is_never_called_equal() -> None:
+    report = samples.full()
+    judged = dataclasses.replace(report.verdict, verdict="equal", why="")
+    close = dataclasses.replace(report, verdict=judged)
+    text = Page(render_html(close)).text
+    assert "Within the budget" in text
+    assert "outputs within tolerances" in text
+    assert "Outputs equal" not in text
+    alone = Page(render_html(dataclasses.replace(close, gate=None))).text
+    assert "a lossy pass moved the outputs by up to 3.1" in alone
+    same = dataclasses.replace(judged, largest_difference=0.0)
+    assert (
+        "Outputs equal"
+        in Page(render_html(dataclasses.replace(close, gate=None, verdict=same))).text
+    )
+    undone = [
+        dataclasses.replace(step, status="rolled back") for step in report.steps if not step.exact
+    ]
+    exact = dataclasses.replace(close, steps=undone, gate=None)
+    assert exact.equality == "equal"
+
+
 def test_every_name_of_a_hostile_model_stays_text(pages: dict[str, str]) -> None:
     html = pages["hostile"]
     page = Page(html)

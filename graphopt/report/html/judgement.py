@@ -178,7 +178,7 @@ def _measure(entry: MeasureInfo, scale: MetricScale) -> Row:
 def equality(report: Report, limits: Limits) -> Section:
     """The comparison of the outputs, number by number."""
     found = report.verdict
-    facts: list[tuple[str, Markup | str]] = [("Verdict", f"outputs {found.verdict}")]
+    facts: list[tuple[str, Markup | str]] = [("Verdict", f"outputs {report.equality}")]
     if found.why:
         facts.append(("Why", found.why))
     facts += [

@@ -10,7 +10,7 @@ from graphopt.report.html.badges import CLAIM_TONES, MARKS, VERDICT_TONES
 from graphopt.report.html.blocks import Card, Cards, Tone
 from graphopt.report.html.figures import MetricScale, counted, interval, plain, points
 from graphopt.report.html.text import METRIC, base, middle
-from graphopt.report.tree import Report
+from graphopt.report.tree import WITHIN, Report
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ _GATE: dict[str, tuple[Tone, str]] = {
 }
 _EQUAL: dict[str, tuple[Tone, str]] = {
     "equal": ("good", "Outputs equal"),
+    WITHIN: ("", "Outputs within tolerances"),
     "different": ("bad", "Outputs differ"),
     "unproven": ("warn", "Equality not proven"),
 }
@@ -52,16 +53,21 @@ def banner(report: Report) -> Banner:
     if gate is not None:
         why = gate.why or f"drop {points(gate.drop)}"
         judged = f"{middle(gate.metric, METRIC)}: {why}"
-    equal = verdict.verdict == "equal"
+    equal = report.equality == "equal"
     if gate is not None and not (equal and gate.verdict == "pass"):
         tone, words = _GATE.get(gate.verdict, ("warn", gate.verdict))
         return Banner(tone, words, judged + _exit(report))
-    tone, words = _EQUAL.get(verdict.verdict, ("warn", verdict.verdict))
+    tone, words = _EQUAL.get(report.equality, ("warn", report.equality))
     why = verdict.why
     if equal:
         why = (
             f"the same outputs on {counted(verdict.samples, 'set')} of inputs; the largest difference is "
             f"{plain(verdict.largest_difference, 2)}, within what rounding explains"
+        )
+    elif report.equality == WITHIN:
+        why = (
+            f"a lossy pass moved the outputs by up to {plain(verdict.largest_difference, 2)} on "
+            f"{counted(verdict.samples, 'set')} of inputs, and no budget judged that"
         )
     return Banner(tone, words, "; ".join(part for part in (why, judged) if part) + _exit(report))
 

@@ -51,7 +51,7 @@ def render_report(report: Report, verbose: bool = False, width: int = WIDE) -> R
                 Text(f"  {step.name} skipped {s.node}: {s.why}", style="dim") for s in step.skips
             ]
     parts += [Text(""), _before_after(report)]
-    if report.gate is None or report.verdict.verdict == "equal":
+    if report.gate is None or report.equality == "equal":
         parts.append(_verdict_line(report))
     if report.gate is not None and report.budget is not None:
         parts.append(gate_line(report.gate, report.budget.chosen))
@@ -143,7 +143,7 @@ def _latency_line(timed: LatencyInfo) -> Text:
 def _verdict_line(report: Report) -> Text:
     verdict = report.verdict
     line = Text("outputs ")
-    line.append(verdict.verdict, style=STYLES[verdict.verdict])
+    line.append(report.equality, style=STYLES[report.equality])
     if verdict.verdict == "unproven":
         return line.append(f": {printable(verdict.why, 300)}")
     line.append(

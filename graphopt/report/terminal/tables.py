@@ -10,6 +10,7 @@ STYLES = {
     "unsure": "yellow",
     "made": "green",
     "changed": "",
+    "chosen": "",
     "removed": "yellow",
     "refused": "dim",
     "taken back": "yellow",
@@ -22,6 +23,7 @@ STYLES = {
     "rolled back": "yellow",
     "failed": "red",
     "equal": "green",
+    "within tolerances": "",
     "different": "red",
     "unproven": "yellow",
 }
