@@ -48,7 +48,7 @@ class Codebook:
     @property
     def dtype(self) -> np.dtype:
         """The smallest type that holds the places."""
-        return np.min_scalar_type(max(len(self.centres) - 1, 0))
+        return np.dtype(np.min_scalar_type(max(len(self.centres) - 1, 0)))
 
     def quantized(
         self, values: npt.ArrayLike, scale: npt.ArrayLike = 1.0, zero_point: npt.ArrayLike = 0.0
@@ -60,14 +60,14 @@ class Codebook:
             scale: s, positive, of a shape that broadcasts to that of the values.
             zero_point: z, likewise.
         """
-        wanted = np.asarray(values, np.float64) / scale + zero_point
-        return nearest(self.centres, wanted).astype(self.dtype)
+        wanted = np.asarray(values, np.float64) / np.asarray(scale) + np.asarray(zero_point)
+        return np.asarray(nearest(self.centres, wanted), self.dtype)
 
     def dequantized(
         self, steps: np.ndarray, scale: npt.ArrayLike = 1.0, zero_point: npt.ArrayLike = 0.0
     ) -> np.ndarray:
         """The numbers ``(c - z) s`` at places, float64."""
-        return np.asarray((self.centres[steps] - zero_point) * scale, np.float64)
+        return np.asarray((self.centres[steps] - np.asarray(zero_point)) * np.asarray(scale))
 
 
 class Clustered(NamedTuple):
@@ -75,15 +75,15 @@ class Clustered(NamedTuple):
 
     Attributes:
         centres: the values, float64 of shape ``(k,)``, rising.
-        index: the place of each weight's value, of the shape of the weights.
+        steps: the place of each weight's value, of the shape of the weights.
     """
 
     centres: np.ndarray
-    index: np.ndarray
+    steps: np.ndarray
 
     def values(self) -> np.ndarray:
         """The weights, float64."""
-        return np.asarray(self.centres[self.index])
+        return np.asarray(self.centres[self.steps])
 
 
 def clustered_to_fit(

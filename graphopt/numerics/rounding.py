@@ -119,7 +119,7 @@ def rounded_to_fit(
         gram: H, symmetric: X^T X, or the covariance of X where a bias takes up the mean.
         damping: share of the mean of H's diagonal that is added to it while features are rounded.
         pinned: which weights go to the nearest number whatever the others do; broadcasts likewise.
-        start: integers to begin with, too: as the result, and at those of them that are pinned alike.
+        start: integers like the result, to begin with where 2 shall follow on them and not on 1.
 
     Returns:
         Integers of ``grid.dtype``, of the shape of W. The error ``D^T H D`` of no output (for blocks, of no
@@ -134,19 +134,21 @@ def rounded_to_fit(
             f"weights of shape {weights.shape} are no stack of matrices of finite numbers"
         )
     wide = np.asarray(weights, np.float64)
-    parts = [np.broadcast_to(part, weights.shape) for part in (scale, zero_point, pinned)]
+    scales, zeros, pins = (
+        np.broadcast_to(part, weights.shape) for part in (scale, zero_point, pinned)
+    )
     if isinstance(gram, np.ndarray):
         if gram.shape != (*weights.shape[:2], weights.shape[1]):
             raise ValueError(f"H of shape {gram.shape} is not of weights of shape {weights.shape}")
-        problem = _Problem(wide, *parts, grid, np.asarray(gram, np.float64))
+        problem = _Problem(wide, scales, zeros, pins, grid, np.asarray(gram, np.float64))
         return _fitted(problem, damping, start)
     _check(gram, weights.shape)
     found = np.empty((weights.shape[0] * weights.shape[1], weights.shape[2]), grid.dtype)
-    stacked = [part.reshape(1, *found.shape) for part in (wide, *parts)]
+    stacked = [part.reshape(1, *found.shape) for part in (wide, scales, zeros, pins)]
     first = None if start is None else start.reshape(1, *found.shape)
     for rows, matrix in gram:
-        own = [part[:, rows] for part in stacked]
-        block = _Problem(*own, grid, np.asarray(matrix, np.float64)[None])
+        own, scales, zeros, pins = (part[:, rows] for part in stacked)
+        block = _Problem(own, scales, zeros, pins, grid, np.asarray(matrix, np.float64)[None])
         found[rows] = _fitted(block, damping, None if first is None else first[:, rows])[0]
     return found.reshape(weights.shape)
 
@@ -179,26 +181,23 @@ def _check(blocks: Sequence[tuple[np.ndarray, np.ndarray]], shape: tuple[int, ..
 
 
 def _fitted(problem: _Problem, damping: float, start: np.ndarray | None) -> np.ndarray:
-    """The best of all ways for each output; see ``rounded_to_fit``."""
-    best, real = problem.rounded(slice(None), problem.weights)
-    if not best.size:
-        return best
-    least = output_error(real - problem.weights, problem.gram)
+    """The better of both ways for each output; see ``rounded_to_fit``."""
+    steps, real = problem.rounded(slice(None), problem.weights)
+    if not steps.size:
+        return steps
     diagonal = np.diagonal(problem.gram, axis1=1, axis2=2)
     order = np.argsort(-diagonal, axis=1, kind="stable")
     sorted_ = problem.ordered(order)
-    upper = np.stack([inverse_factor(matrix, damping) for matrix in sorted_.gram])
-    begun = [_swept(sorted_, upper)]
-    if start is not None:
-        begun.append(np.take_along_axis(start.astype(best.dtype), order[:, :, None], 1))
-    for steps in begun:
-        moved = np.empty_like(best)
-        np.put_along_axis(moved, order[:, :, None], _descended(sorted_, steps), 1)
-        other = problem.grid.dequantized(moved, problem.scale, problem.zero_point)
-        error = output_error(other - problem.weights, problem.gram)
-        best = np.where((error < least)[:, None], moved, best)
-        least = np.minimum(error, least)
-    return best
+    if start is None:
+        upper = np.stack([inverse_factor(matrix, damping) for matrix in sorted_.gram])
+        begun = _swept(sorted_, upper)
+    else:
+        begun = np.take_along_axis(start.astype(steps.dtype), order[:, :, None], 1)
+    moved = np.empty_like(steps)
+    np.put_along_axis(moved, order[:, :, None], _descended(sorted_, begun), 1)
+    other = problem.grid.dequantized(moved, problem.scale, problem.zero_point)
+    before, after = (output_error(new - problem.weights, problem.gram) for new in (real, other))
+    return np.where((after < before)[:, None], moved, steps)
 
 
 def _swept(problem: _Problem, upper: np.ndarray) -> np.ndarray:
