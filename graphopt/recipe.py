@@ -16,6 +16,7 @@ and ``skip``, names of passes to leave out. Those that come with graphopt: ``gra
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,7 @@ class Recipe:
         return cls(tuple(made))
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a recipe file, or the table ``[tool.graphopt]`` of a pyproject.toml.
 
         Raises:
