@@ -23,6 +23,7 @@ from graphopt.runtime.observing import Answer, Request
 
 from ..pruning._fitting.layers import Layer
 from ..pruning._portions import HELD_BYTES, portions
+from ._weight_places import Place
 
 FEW = 0.1
 """Of features per row, what the diagonal is raised by. Of 0.03 to 0.3 the best on sentence encoders with 32
@@ -76,6 +77,24 @@ def moments_of(layers: Sequence[Layer], model: Model, observe: Observe) -> Itera
         answers = observe(model, asked)
         for request in asked:
             yield _moments(answers[request])
+
+
+def observed(
+    places: Sequence[Place], model: Model, observe: Observe
+) -> Iterator[tuple[Place, Moments | str]]:
+    """Each place with the moments of what its layer reads, or why there are none.
+
+    Args:
+        places: weights of ``model``.
+        model: to run.
+        observe: gives statistics of its tensors.
+    """
+    layers = {place.name: place.layer() for place in places}
+    seen = [layer for layer in layers.values() if isinstance(layer, Layer)]
+    found = moments_of(seen, model, observe)
+    for place in places:
+        layer = layers[place.name]
+        yield place, layer if isinstance(layer, str) else next(found)
 
 
 def _moments(answer: Answer[Gram]) -> Moments | str:

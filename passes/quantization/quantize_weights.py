@@ -42,8 +42,7 @@ from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
-from ..pruning._fitting.layers import Layer
-from ._layer_moments import Moments, moments_of
+from ._layer_moments import Moments, observed
 from ._opsets import ensure_opset, opset_objection
 from ._weight_formats import Form, Format
 from ._weight_forms import store
@@ -153,12 +152,7 @@ class QuantizeWeights(LossyPass):
         if context.observe is None or not wanted:
             yield from ((place, None) for place in places)
             return
-        layers = {place.name: place.layer() for place in places}
-        seen = [layer for layer in layers.values() if isinstance(layer, Layer)]
-        found = moments_of(seen, context.model, context.observe)
-        for place in places:
-            layer = layers[place.name]
-            yield place, layer if isinstance(layer, str) else next(found)
+        yield from observed(places, context.model, context.observe)
 
     def _choices(
         self, place: Place, moments: Moments | str | None, fitted: dict[str, Integers]
