@@ -12,6 +12,8 @@ bias takes up the mean (``_fits``, ``numerics.codebooks``). Layers that cannot b
 the original reads. Tables, recurrent layers, weights in bodies and shared ones, and all without data: the
 k-means clustering of the weights. Where a tenth of a tensor or more is 0, one value is 0, and zeros stay.
 
+8-bit weights that a DequantizeLinear reads share integers of their grid and stay quantized (``_integers``).
+
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
 Each weight tensor is a place. Its levels are the clusters asked for and twice as many, up to 256. The
@@ -41,6 +43,7 @@ from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
 from ._codes import Packing, packings, store
 from ._fits import ClusterLeastSquares, alone, loss_of, plain
+from ._integers import Stored, observed_integers, shared_integers, stored_places
 
 MOST = 256
 """Clusters of the mildest level."""
@@ -83,20 +86,27 @@ class ClusterWeights(LossyPass):
         """See the module's docstring."""
         levels = {choice.where: int(choice.level) for choice in chosen}
         if not self.materialize:
-            places = places_of(context, self.smallest)
+            places = self._places(context)
             wanted = [_packing(places[name], k, context) for name, k in levels.items()]
             ensure_opset(context, max((packing.opset for packing in wanted), default=0))
         opset = min(int(scope.opset) for scope in context.scopes())
-        places = places_of(context, self.smallest)
+        places = self._places(context)
         how = _clustered(places, levels, context)
         for choice in chosen:
             weight, reader = places[choice.where].weight, places[choice.where].reader
-            weight.values = weight.values + weight.dtype.type(0)  # -0 is stored as 0
+            if weight.dtype.kind == "f":
+                weight.values = weight.values + weight.dtype.type(0)  # -0 is stored as 0
             if not self.materialize:
                 reader = store(weight, opset)
                 for scope in context.scopes():
                     discard(scope, weight)
             yield Edit(reader, f"{choice.where} {choice.what}, {how[choice.where]}")
+
+    def _places(self, context: Context) -> dict[str, Place | Stored]:
+        """All tensors by name, of floats and of integers."""
+        found: dict[str, Place | Stored] = {**places_of(context, self.smallest)}
+        every = stored_places(context, self.smallest)
+        return found | {entry.name: entry for entry in every if isinstance(entry, Stored)}
 
     def _proposed(self, context: Context) -> Iterator[Choice | Skip]:
         places = []
@@ -115,8 +125,23 @@ class ClusterWeights(LossyPass):
             for k, saving in self._levels(place, context).items():
                 loss = loss_of(plain(place, k, known), place, known)
                 yield Choice(place.name, k, f"takes {k} values", loss, saving)
+        yield from self._proposed_integers(context)
 
-    def _levels(self, place: Place, context: Context) -> dict[int, int]:
+    def _proposed_integers(self, context: Context) -> Iterator[Choice | Skip]:
+        stored = []
+        for entry in stored_places(context, self.smallest):
+            if not isinstance(entry, Stored):
+                yield Skip(*entry)
+            elif not self.materialize and not self._levels(entry, context):
+                yield Skip(entry.name, f"it would not be smaller with {self.clusters} values")
+            else:
+                stored.append(entry)
+        for place, layer, moments in observed_integers(stored, context):
+            for k, saving in self._levels(place, context).items():
+                loss = shared_integers(place, k, layer, moments)[1]
+                yield Choice(place.name, k, f"takes {k} values", loss, saving)
+
+    def _levels(self, place: Place | Stored, context: Context) -> dict[int, int]:
         """What each number of clusters saves in bytes; none that saves nothing, unless floats stay."""
         counts = [self.clusters]
         while counts[-1] < MOST:
@@ -125,7 +150,7 @@ class ClusterWeights(LossyPass):
         return {k: saving for k, saving in savings.items() if saving > 0 or self.materialize}
 
 
-def _packing(place: Place, k: int, context: Context) -> Packing:
+def _packing(place: Place | Stored, k: int, context: Context) -> Packing:
     """The smallest that the model's operator set has or can be raised to."""
     every = packings(k, place.size, place.weight.dtype.itemsize)
     return next(each for each in every if not opset_objection(context, each.opset))
@@ -142,9 +167,23 @@ def _observed(
 
 
 def _clustered(
-    places: Mapping[str, Place], levels: Mapping[str, int], context: Context
+    places: Mapping[str, Place | Stored], levels: Mapping[str, int], context: Context
 ) -> dict[str, str]:
     """Cluster the weights of places, in place; how, in words, by name."""
+    chosen = [places[name] for name in levels]
+    floats = {place.name: place for place in chosen if isinstance(place, Place)}
+    how = _clustered_floats(floats, {name: levels[name] for name in floats}, context)
+    stored = [place for place in chosen if isinstance(place, Stored)]
+    for place, layer, moments in observed_integers(stored, context):
+        place.weight.values, _ = shared_integers(place, levels[place.name], layer, moments)
+        known = "by k-means on its grid" if moments is None else "fitted to what its layer reads"
+        how[place.name] = known
+    return how
+
+
+def _clustered_floats(
+    places: Mapping[str, Place], levels: Mapping[str, int], context: Context
+) -> dict[str, str]:
     original = context.model.copy()
     how = _refitted(places, levels, original, context)
     rest = [places[name] for name in levels if how.get(name) != FITTED]
