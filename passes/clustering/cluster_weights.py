@@ -2,9 +2,9 @@
 
     W  becomes  Gather(C, Cast(Q)),   C the codebook of k values, Q integers of as few bits as hold k
 
-(Han, Mao and Dally, "Deep Compression", 2016.) What is stored is exact: the floats that a runtime has after it
-folded the nodes, when it loads the model, are bit by bit the clustered weights. So the model runs as fast as
-before, on the same kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
+(Han, Mao and Dally, "Deep Compression", 2016.) A runtime folds the nodes when it loads the model, and the
+floats that it then has are bit by bit the clustered weights. So the model runs as fast as before, on the same
+kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
 
 With data the codebook and the assignment are chosen so that the output of each layer changes least, layer
 after layer, each on what the clustered layers before it give and towards what the original gives, and its
@@ -44,6 +44,8 @@ from ._fits import ClusterLeastSquares, alone, loss_of, plain
 
 MOST = 256
 """Clusters of the mildest level."""
+
+FITTED = "fitted to what the original gives"
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,7 @@ class ClusterWeights(LossyPass):
     def _proposed(self, context: Context) -> Iterator[Choice | Skip]:
         places = []
         for place in places_of(context, self.smallest).values():
-            why = refusal(place.weight, context)
-            if not why and not self.materialize and not self._levels(place, context):
-                why = f"it would not be smaller with {self.clusters} values"
+            why = refusal(place.weight, context) or self._objection(place, context)
             if why:
                 yield Skip(place.name, why)
             else:
@@ -115,6 +115,14 @@ class ClusterWeights(LossyPass):
             for k, saving in self._levels(place, context).items():
                 loss = loss_of(plain(place, k, known), place, known)
                 yield Choice(place.name, k, f"takes {k} values", loss, saving)
+
+    def _objection(self, place: Place, context: Context) -> str:
+        """Why it is no use to cluster a weight; empty where it is."""
+        if self.materialize:
+            few = len(np.unique(place.weight.values)) <= self.clusters
+            return f"it takes no more than {self.clusters} values already" if few else ""
+        smaller = self._levels(place, context)
+        return "" if smaller else f"it would not be smaller with {self.clusters} values"
 
     def _levels(self, place: Place, context: Context) -> dict[int, int]:
         """What each number of clusters saves in bytes; none that saves nothing, unless floats stay."""
@@ -158,9 +166,6 @@ def _clustered(
             place.weight.values = plain(place, k, None)
             how[name] = f"by k-means: {how.get(name) or moments}"
     return how
-
-
-FITTED = "fitted to what the original gives"
 
 
 def _refitted(
