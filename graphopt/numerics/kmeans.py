@@ -23,10 +23,10 @@ from graphopt.numerics.divisions import best_division
 STEPS = 200
 """Steps of Lloyd's algorithm after which it stops, converged or not."""
 
-BINS = 1024
+BINS = 512
 """Distinct numbers up to which the best division is looked for among all; else there are so many bins."""
 
-WORK = 1 << 25
+WORK = 1 << 23
 """Steps that dynamic programming may take: with many clusters there are fewer bins."""
 
 
@@ -52,7 +52,9 @@ def cluster(
         return distinct, np.searchsorted(distinct, flat).reshape(values.shape)
     order = np.argsort(flat, kind="stable")
     data = _Sorted(flat[order], None if weights is None else weights.ravel()[order])
-    starts = [data.even(k), data.quantiles(k), data.divided(k, zero)]
+    starts = [data.even(k), data.quantiles(k)]
+    if _bins(k) > k:
+        starts.append(data.divided(k, zero))
     found = [data.lloyd(_with_zero(start) if zero else start, zero) for start in starts]
     centres, _ = min(found, key=lambda result: result[1])
     return centres, nearest(centres, values)
@@ -68,6 +70,11 @@ def _with_zero(centres: np.ndarray) -> np.ndarray:
     moved = centres.copy()
     moved[np.abs(centres).argmin()] = 0.0
     return np.unique(moved)
+
+
+def _bins(k: int) -> int:
+    """The most bins that are divided into so many clusters."""
+    return min(BINS, math.isqrt(WORK // k))
 
 
 class _Sorted:
@@ -130,7 +137,7 @@ class _Sorted:
 
     def _bins(self, k: int) -> np.ndarray:
         """Where bins begin and end: each one number, or half of equal width, half of equal mass."""
-        most = min(BINS, math.isqrt(WORK // k))
+        most = _bins(k)
         starts = np.flatnonzero(np.diff(self.values)) + 1
         size = len(self.values)
         if len(starts) < most:

@@ -38,6 +38,7 @@ class ClusterLeastSquares(LeastSquares):
     """
 
     WHAT: ClassVar[str] = "its weights share values that were fitted to the original's outputs"
+    again: ClassVar[int] = 1
 
     def __init__(self, place: Compared, k: int) -> None:
         super().__init__(place)

@@ -2,9 +2,9 @@
 
     W  becomes  Gather(C, Cast(Q)),   C the codebook of k values, Q integers of as few bits as hold k
 
-(Han, Mao and Dally, "Deep Compression", 2016.) What is stored is exact: the floats that a runtime has after it
-folded the nodes, when it loads the model, are bit by bit the clustered weights. So the model runs as fast as
-before, on the same kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
+(Han, Mao and Dally, "Deep Compression", 2016.) A runtime folds the nodes when it loads the model, and the
+floats that it then has are bit by bit the clustered weights. So the model runs as fast as before, on the same
+kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
 
 With data the codebook and the assignment are chosen so that the output of each layer changes least, layer
 after layer, each on what the clustered layers before it give and towards what the original gives, and its
@@ -47,6 +47,8 @@ from ._integers import Stored, observed_integers, shared_integers, stored_places
 
 MOST = 256
 """Clusters of the mildest level."""
+
+FITTED = "fitted to what the original gives"
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,7 @@ class ClusterWeights(LossyPass):
     def _proposed(self, context: Context) -> Iterator[Choice | Skip]:
         places = []
         for place in places_of(context, self.smallest).values():
-            why = refusal(place.weight, context)
-            if not why and not self.materialize and not self._levels(place, context):
-                why = f"it would not be smaller with {self.clusters} values"
+            why = refusal(place.weight, context) or self._objection(place, context)
             if why:
                 yield Skip(place.name, why)
             else:
@@ -130,16 +130,24 @@ class ClusterWeights(LossyPass):
     def _proposed_integers(self, context: Context) -> Iterator[Choice | Skip]:
         stored = []
         for entry in stored_places(context, self.smallest):
-            if not isinstance(entry, Stored):
-                yield Skip(*entry)
-            elif not self.materialize and not self._levels(entry, context):
-                yield Skip(entry.name, f"it would not be smaller with {self.clusters} values")
-            else:
-                stored.append(entry)
+            name, why = entry if isinstance(entry, tuple) else (entry.name, "")
+            if isinstance(entry, Stored):
+                why = self._objection(entry, context)
+                stored += [] if why else [entry]
+            if why:
+                yield Skip(name, why)
         for place, layer, moments in observed_integers(stored, context):
             for k, saving in self._levels(place, context).items():
                 loss = shared_integers(place, k, layer, moments)[1]
                 yield Choice(place.name, k, f"takes {k} values", loss, saving)
+
+    def _objection(self, place: Place | Stored, context: Context) -> str:
+        """Why it is no use to cluster a weight; empty where it is."""
+        if self.materialize:
+            few = len(np.unique(place.weight.values)) <= self.clusters
+            return f"it takes no more than {self.clusters} values already" if few else ""
+        smaller = self._levels(place, context)
+        return "" if smaller else f"it would not be smaller with {self.clusters} values"
 
     def _levels(self, place: Place | Stored, context: Context) -> dict[int, int]:
         """What each number of clusters saves in bytes; none that saves nothing, unless floats stay."""
@@ -197,9 +205,6 @@ def _clustered_floats(
             place.weight.values = plain(place, k, None)
             how[name] = f"by k-means: {how.get(name) or moments}"
     return how
-
-
-FITTED = "fitted to what the original gives"
 
 
 def _refitted(

@@ -33,7 +33,7 @@ class Chain:
 
     @classmethod
     def before(cls, weight: Constant, what: str = "scaled") -> Chain:
-        """Let the readers of a weight read a new tensor, still to be computed, of the weight's name and this."""
+        """Let the readers of a weight read a new tensor, named by this, still to be computed."""
         near = users(weight)[0]
         scope = near.graph
         assert scope is not None

@@ -102,6 +102,7 @@ class LeastSquares(Fit):
     """Ridge regression of a layer to its place in the original, towards the weights that it has."""
 
     WHAT: ClassVar[str] = "its weights were refitted to the original's outputs"
+    again: ClassVar[int] = AGAIN
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -114,7 +115,7 @@ class LeastSquares(Fit):
     def question(self) -> Question | None:
         """Moments of its input, and of these with what it shall give."""
         place, turn, source = self.place, self.turn, self.place.layer.node.inputs[0]
-        turns = STEPS if self.wide else 1 + AGAIN * (place.bounds is not None)
+        turns = STEPS if self.wide else 1 + self.again * (place.bounds is not None)
         if turn >= turns:
             return None
         bounds = place.bounds if turn else None
