@@ -81,7 +81,7 @@ class Stored:
         flat = node.op != "MatMul" or (len(shape) >= 2 and math.prod(shape[:-2]) == 1)
         if not second or not flat or isinstance(input_or_none(node, 0), Constant):
             return None
-        rows = rows_of(node)
+        rows = rows_of(node, shape=shape)
         if isinstance(rows, str):
             return None
         floats = (self.scale * self.steps()).astype(np.float32)
