@@ -27,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
+import numpy as np
+
 from graphopt.ir.graph import Node
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import discard
