@@ -204,4 +204,5 @@ def _blocks(gram: Gram, shape: tuple[int, ...]) -> list[tuple[np.ndarray, np.nda
 
 
 def _rounded(centres: np.ndarray, dtype: npt.DTypeLike) -> np.ndarray:
-    return centres.astype(dtype).astype(np.float64)
+    largest = float(np.finfo(dtype).max)
+    return np.asarray(np.clip(centres, -largest, largest).astype(dtype), np.float64)

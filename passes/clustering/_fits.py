@@ -20,9 +20,8 @@ from graphopt.numerics.kmeans import cluster
 from graphopt.numerics.streaming import Cross
 
 from ..pruning._fitting.fits import LeastSquares
-from ..pruning._fitting.layers import Layer
 from ..pruning._fitting.places import Place as Compared
-from ..quantization._layer_moments import Moments
+from ..quantization._layer_moments import Moments, importance, layer_with
 from ..quantization._weight_places import Place
 
 NOTABLE = 0.1
@@ -76,42 +75,8 @@ def plain(place: Place, k: int, moments: Moments | None) -> np.ndarray:
 
 def alone(place: Place, k: int, moments: Moments) -> np.ndarray:
     """The weight clustered so that the output of its layer changes least; as ``plain``."""
-    layer = _layer(place)
+    layer = layer_with(place)
     matrices = layer.as_matrices(place.weight.values.astype(np.float64))
     blocks, dtype = moments.damped(), place.weight.dtype
     found = clustered_to_fit(matrices, k, blocks, zeros_of(matrices), dtype)
     return np.ascontiguousarray(layer.as_stored(found.values()).astype(dtype))
-
-
-def loss_of(values: np.ndarray, place: Place, moments: Moments | None) -> float:
-    """What a clustered weight loses as a share.
-
-    Args:
-        values: the clustered weight.
-        place: the weight.
-        moments: of what its layer reads: a share of the squares of its outputs; None: of the weights.
-    """
-    before = place.weight.values.astype(np.float64)
-    gap = values - before
-    if moments is None:
-        lost, whole = (float(np.square(part).sum()) for part in (gap, before))
-    else:
-        layer = _layer(place)
-        lost, whole = (moments.energy(layer.as_matrices(part)) for part in (gap, before))
-    return max(lost, 0.0) / whole if whole > 0 else 0.0
-
-
-def importance(place: Place, moments: Moments | None) -> np.ndarray | None:
-    """E[x^2] of what each weight is multiplied with, of its shape; None where it is not known."""
-    if moments is None or not moments.second.any():
-        return None
-    layer = _layer(place)
-    shape = layer.as_matrices(place.weight.values).shape
-    second = moments.second.reshape(shape[0], shape[1], 1)
-    return layer.as_stored(np.broadcast_to(second, shape))
-
-
-def _layer(place: Place) -> Layer:
-    found = place.layer()
-    assert isinstance(found, Layer)
-    return found

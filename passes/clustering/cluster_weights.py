@@ -40,11 +40,11 @@ from graphopt.pass_base import Context, Edit, Skip
 from ..pruning._fitting import places as fitting
 from ..pruning._fitting.fits import WIDE
 from ..pruning._fitting.refit import refit
-from ..quantization._layer_moments import Moments, observed
+from ..quantization._layer_moments import Moments, loss_of, observed
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
 from ._codes import Packing, packings, store
-from ._fits import ClusterLeastSquares, alone, loss_of, plain
+from ._fits import ClusterLeastSquares, alone, plain
 from ._integers import Stored, observed_integers, shared_integers, stored_places
 
 MOST = 256

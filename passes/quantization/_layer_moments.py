@@ -97,6 +97,41 @@ def observed(
         yield place, layer if isinstance(layer, str) else next(found)
 
 
+def layer_with(place: Place) -> Layer:
+    """The layer of a weight of which moments are known."""
+    found = place.layer()
+    assert isinstance(found, Layer)
+    return found
+
+
+def importance(place: Place, moments: Moments | None) -> np.ndarray | None:
+    """E[x^2] of what each element of a weight is multiplied with, of its shape; None if it is not known."""
+    if moments is None or not moments.second.any():
+        return None
+    layer = layer_with(place)
+    shape = layer.as_matrices(place.weight.values).shape
+    second = moments.second.reshape(shape[0], shape[1], 1)
+    return layer.as_stored(np.broadcast_to(second, shape))
+
+
+def loss_of(values: np.ndarray, place: Place, moments: Moments | None) -> float:
+    """What a weight loses as a share.
+
+    Args:
+        values: what it becomes, of its shape.
+        place: the weight.
+        moments: of what its layer reads: a share of the squares of its outputs; None: of the weights.
+    """
+    before = place.weight.values.astype(np.float64)
+    gap = values - before
+    if moments is None:
+        lost, whole = (float(np.square(part).sum()) for part in (gap, before))
+    else:
+        layer = layer_with(place)
+        lost, whole = (moments.energy(layer.as_matrices(part)) for part in (gap, before))
+    return max(lost, 0.0) / whole if whole > 0 else 0.0
+
+
 def _moments(answer: Answer[Gram]) -> Moments | str:
     gram = answer.value
     if gram is None or not gram.rows:

@@ -42,11 +42,11 @@ from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
-from ._layer_moments import Moments, observed
+from ._layer_moments import Moments, loss_of, observed
 from ._opsets import ensure_opset, opset_objection
 from ._weight_formats import Form, Format
 from ._weight_forms import store
-from ._weight_integers import Integers, fitted_to_outputs, loss_of, nearest
+from ._weight_integers import Integers, fitted_to_outputs, nearest
 from ._weight_places import Place, places_of, refusal
 
 Bits = Literal[2, 4, 8]
@@ -172,4 +172,4 @@ class QuantizeWeights(LossyPass):
             else:
                 found = nearest(place, wanted)
                 what += f", to the nearest: {moments}" if isinstance(moments, str) else ""
-            yield Choice(place.name, bits, what, loss_of(found, place, known), saving)
+            yield Choice(place.name, bits, what, loss_of(found.values(), place, known), saving)
