@@ -182,7 +182,9 @@ def _clustered(
     """Cluster the weights of places, in place; how, in words, by name."""
     chosen = [places[name] for name in levels]
     floats = {place.name: place for place in chosen if isinstance(place, Place)}
-    how = _clustered_floats(floats, {name: levels[name] for name in floats}, context)
+    how = {}
+    if floats:
+        how = _clustered_floats(floats, {name: levels[name] for name in floats}, context)
     stored = [place for place in chosen if isinstance(place, Stored)]
     for place, layer, moments in observed_integers(stored, context):
         place.weight.values, _ = shared_integers(place, levels[place.name], layer, moments)
@@ -194,6 +196,7 @@ def _clustered(
 def _clustered_floats(
     places: Mapping[str, Place], levels: Mapping[str, int], context: Context
 ) -> dict[str, str]:
+    """Cluster the weights of floats, in place; how, in words, by name."""
     original = context.model.copy()
     how = _refitted(places, levels, original, context)
     rest = [places[name] for name in levels if how.get(name) != FITTED]
