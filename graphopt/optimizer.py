@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from graphopt.assessment import Data, Running
 from graphopt.errors import UsageError
@@ -19,6 +18,7 @@ from graphopt.recipe import Recipe
 from graphopt.report import Report
 from graphopt.request import Request
 from graphopt.runtime.cache import Cache
+from graphopt.shipped_recipes import find_recipe
 
 Source = str | os.PathLike[str] | bytes | Model
 
@@ -65,7 +65,7 @@ def optimize(
         output: where to write the result; nothing is written where this is None.
         passes: the passes to run, as objects or as ``NAME[:field=value,...]``; all exact ones by default.
             Where a lossy one comes first, folding runs before it.
-        recipe: a recipe or the path of one, instead of ``passes``.
+        recipe: a recipe, the path of one or the name of one that comes with graphopt, instead of ``passes``.
         skip: names of passes to leave out.
         data: real inputs to judge with, in any form that ``graphopt.quality.data`` reads. Inputs are drawn
             at random where this is None, and then nothing judges what lossy passes lose.
@@ -136,7 +136,7 @@ def choose(
     elif isinstance(recipe, Recipe):
         chosen = recipe
     else:
-        chosen = Recipe.default() if recipe is None else Recipe.load(Path(recipe))
+        chosen = Recipe.default() if recipe is None else find_recipe(recipe)
     return chosen.without(skip)
 
 

@@ -10,14 +10,16 @@ A recipe is a TOML file::
     some_option = 0.5
 
 or the table ``[tool.graphopt]`` of a pyproject.toml with the same keys. A recipe only names passes; it
-can not make graphopt load code that is not installed.
+can not make graphopt load code that is not installed. It may also have a ``summary``, one line for people,
+and ``skip``, names of passes to leave out. Those that come with graphopt: ``graphopt.shipped_recipes``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +115,12 @@ class Recipe:
     Attributes:
         passes: the passes.
         name: what to call the recipe in the report.
+        summary: one line for people; may be empty.
     """
 
     passes: tuple[Pass, ...]
     name: str = "custom"
+    summary: str = ""
 
     @classmethod
     def default(cls) -> Recipe:
@@ -143,7 +147,7 @@ class Recipe:
         return cls(tuple(made))
 
     @classmethod
-    def load(cls, path: str | Path) -> Recipe:
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """Read a recipe file, or the table ``[tool.graphopt]`` of a pyproject.toml.
 
         Raises:
@@ -152,25 +156,40 @@ class Recipe:
         source = Path(path)
         shown = printable(str(source))
         try:
-            table: Any = tomllib.loads(source.read_text(encoding="utf-8"))
+            text = source.read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot read the recipe {shown}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UnicodeDecodeError as error:
             raise UsageError(f"the recipe {shown} is not TOML: {error}") from None
-        if source.name == "pyproject.toml":
-            tools = table.get("tool")
-            table = tools.get("graphopt") if isinstance(tools, dict) else None
-            if not isinstance(table, dict):
-                raise UsageError(f"{shown} has no table [tool.graphopt]")
+        if source.name != "pyproject.toml":
+            return cls.from_toml(text, shown, source.stem)
+        tools = _parsed(text, shown).get("tool")
+        table = tools.get("graphopt") if isinstance(tools, dict) else None
+        if not isinstance(table, dict):
+            raise UsageError(f"{shown} has no table [tool.graphopt]")
         return cls._from_table(table, shown, source.stem)
 
     @classmethod
+    def from_toml(cls, text: str, shown: str, name: str) -> Recipe:
+        """The recipe that a text in TOML is.
+
+        Args:
+            text: of a recipe file.
+            shown: what errors call it.
+            name: the recipe's, where the text gives none.
+
+        Raises:
+            UsageError: it is no recipe, or names an unknown pass or option.
+        """
+        return cls._from_table(_parsed(text, shown), shown, name)
+
+    @classmethod
     def _from_table(cls, table: Mapping[str, Any], shown: str, name: str) -> Recipe:
-        unknown = sorted(set(table) - {"name", "pass", "skip"})
+        unknown = sorted(set(table) - {"name", "summary", "pass", "skip"})
         if unknown:
             raise UsageError(
                 f"the recipe {shown} has the unknown key {printable(unknown[0])!r}",
-                "It may have: name, skip, and tables [[pass]]",
+                "It may have: name, summary, skip, and tables [[pass]]",
             )
         entries = table.get("pass", [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -186,7 +205,7 @@ class Recipe:
             else:
                 made.append(build(get_pass(chosen), values))
         passes = tuple(made) if entries else cls.default().passes
-        recipe = cls(passes, str(table.get("name", name)))
+        recipe = cls(passes, str(table.get("name", name)), str(table.get("summary", "")))
         skip = table.get("skip", [])
         if not isinstance(skip, list):
             raise UsageError(f"in the recipe {shown}, skip must be a list of names")
@@ -199,7 +218,7 @@ class Recipe:
         """
         if not self.passes or not self.passes[0].observes:
             return self
-        return Recipe((*Recipe.default().passes, *self.passes), self.name)
+        return replace(self, passes=(*Recipe.default().passes, *self.passes))
 
     def without(self, names: Sequence[str]) -> Recipe:
         """The recipe without some passes.
@@ -209,15 +228,23 @@ class Recipe:
         """
         for name in names:
             get_pass(str(name))
-        return Recipe(tuple(p for p in self.passes if p.name not in names), self.name)
+        return replace(self, passes=tuple(p for p in self.passes if p.name not in names))
 
     def to_toml(self) -> str:
         """The recipe as the text of a file that ``load`` reads."""
         lines = [f"name = {_toml(self.name)}"]
+        lines += [f"summary = {_toml(self.summary)}"] if self.summary else []
         for step in self.passes:
             lines += ["", "[[pass]]", f"name = {_toml(step.name)}"]
             lines += [f"{k} = {_toml(v)}" for k, v in values_of(step).items() if v is not None]
         return "\n".join(lines) + "\n"
+
+
+def _parsed(text: str, shown: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"the recipe {shown} is not TOML: {error}") from None
 
 
 def _toml(value: Any) -> str:

@@ -21,7 +21,7 @@ FLOORS = (
     {"alterations", "lossy_pass", "options", "passes", "report", "stage"},
     {"easing", "outcome", "registry"},
     {"exact_stage", "lossy_stage", "recipe"},
-    {"pass_manager"},
+    {"pass_manager", "shipped_recipes"},
     {"assessment", "bench", "description", "drawing", "explain"},
     {"admission", "layers", "request", "speed", "tensor_noise"},
     {"execution"},

@@ -16,7 +16,7 @@ import sys
 import click
 
 from graphopt._version import __version__
-from graphopt.cli.catalogue import completion, passes, schema
+from graphopt.cli.catalogue import completion, passes, recipes, schema
 from graphopt.cli.look import bench, compare, inspect
 from graphopt.cli.measure import cache, explain, report, sensitivity
 from graphopt.cli.optimize import optimize
@@ -58,6 +58,7 @@ for _command in (
     explain,
     report,
     passes,
+    recipes,
     cache,
     completion,
     schema,

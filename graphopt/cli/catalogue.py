@@ -1,4 +1,4 @@
-"""The commands that tell what there is: ``passes``, ``schema`` and ``completion``."""
+"""The commands that tell what there is: ``passes``, ``recipes``, ``schema`` and ``completion``."""
 
 from __future__ import annotations
 
@@ -39,6 +39,40 @@ def passes_show(name: str, json_path: str | None) -> None:
     write_json(json_path, dumps(entry.full()))
     if json_path != "-":
         settings().console(stderr=False).print(entry.text(), soft_wrap=True)
+
+
+@click.group()
+def recipes() -> None:
+    """List the recipes that come with graphopt, or show one."""
+
+
+@recipes.command("list")
+@JSON
+@talk
+def recipes_list(json_path: str | None) -> None:
+    """List the recipes, each with what it is for and its passes."""
+    from graphopt.shipped_recipes import shipped_recipes
+
+    found = [(name, shipped.recipe()) for name, shipped in shipped_recipes().items()]
+    entries = [
+        {"name": name, "summary": recipe.summary, "passes": [step.name for step in recipe.passes]}
+        for name, recipe in found
+    ]
+    write_json(json_path, dumps(entries))
+    if json_path != "-":
+        console = settings().console(stderr=False)
+        for name, recipe in found:
+            console.print(f"{name:<20} {recipe.summary}", soft_wrap=True)
+
+
+@recipes.command("show")
+@click.argument("name")
+@talk
+def recipes_show(name: str) -> None:
+    """Print the recipe NAME, a file to begin one of your own with."""
+    from graphopt.shipped_recipes import shipped_recipe
+
+    click.echo(shipped_recipe(name).text, nl=False)
 
 
 @click.command()

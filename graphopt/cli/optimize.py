@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 @click.option(
     "-r",
     "--recipe",
-    metavar="FILE.toml",
-    help="A recipe, or a pyproject.toml with a table [tool.graphopt].",
+    metavar="NAME|FILE.toml",
+    help="A recipe: one of 'graphopt recipes list', a file, or a pyproject.toml with [tool.graphopt].",
 )
 @click.option(
     "-s", "--skip", multiple=True, metavar="NAME", help="A pass to leave out; may be repeated."

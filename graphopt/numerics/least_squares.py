@@ -69,7 +69,7 @@ def ridge(
     covariance, cross, mean_x, mean_y, towards = wide
     _check(covariance, cross, towards)
     gap = cross - covariance @ towards
-    weights = towards + solve(_with_ridge(covariance, strength), gap)
+    weights = towards + solve(with_ridge(covariance, strength), gap)
     return _with_bias(weights, mean_x, mean_y)
 
 
@@ -145,8 +145,20 @@ def ridge_in_blocks(
         covariance = len(blocks) * np.asarray(matrix, np.float64)
         part = np.asarray(cross[features], np.float64)
         _check(covariance, part, weights[features])
-        weights[features] += solve(_with_ridge(covariance, strength), part)
+        weights[features] += solve(with_ridge(covariance, strength), part)
     return _with_bias(weights, mean_x, mean_y)
+
+
+def with_ridge(covariance: np.ndarray, strength: float) -> np.ndarray:
+    """H + c I, by which the ridge weighs what differs from the best weights.
+
+    Args:
+        covariance: H, of shape ``(..., features, features)``.
+        strength: c as a share of the mean of H's diagonal; c is 1 where H is zero.
+    """
+    mean = np.trace(covariance, axis1=-2, axis2=-1) / max(covariance.shape[-1], 1)
+    ridge = np.where(mean > 0, max(strength, LEAST_STRENGTH) * mean, 1.0)
+    return np.asarray(covariance + ridge[..., None, None] * np.eye(covariance.shape[-1]))
 
 
 def match_moments(
@@ -190,13 +202,6 @@ def _with_bias(weights: np.ndarray, mean_x: np.ndarray, mean_y: np.ndarray) -> R
     if not (np.isfinite(weights).all() and np.isfinite(bias).all()):
         raise ValueError("the moments that a refit is made from are not finite")
     return Refit(weights, bias)
-
-
-def _with_ridge(covariance: np.ndarray, strength: float) -> np.ndarray:
-    """H + c I; c is 1 where H is zero."""
-    mean = np.trace(covariance, axis1=-2, axis2=-1) / max(covariance.shape[-1], 1)
-    ridge = np.where(mean > 0, max(strength, LEAST_STRENGTH) * mean, 1.0)
-    return np.asarray(covariance + ridge[..., None, None] * np.eye(covariance.shape[-1]))
 
 
 def _check(covariance: np.ndarray, cross: np.ndarray, towards: np.ndarray) -> None:

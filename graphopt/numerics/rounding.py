@@ -13,6 +13,8 @@ A layer computes X W; with H the second moments of X and D = W' - W the squared 
    The error falls with every move.
 3. an output for which plain rounding is still as good keeps that. So none is ever worse.
 
+The grid need not be even: any values in rising order do (``numerics.codebooks``).
+
 Both work on panels of features: what a panel changes elsewhere is one product of matrices. For F features and
 O outputs the work is about ``2 F^2 O`` for each of the sweeps, and ``F^3`` for U.
 """
@@ -21,11 +23,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from graphopt.numerics.grids import AffineGrid
 from graphopt.numerics.positive import transposed
 from graphopt.numerics.sparsity import inverse_factor
 
@@ -46,14 +48,37 @@ Gram = np.ndarray | Sequence[tuple[np.ndarray, np.ndarray]]
 numbers of its rows and their matrix. Row ``group * features + feature`` is that of a feature."""
 
 
+class Grid(Protocol):
+    """Numbers that weights are rounded to, each of which an integer stands for; see ``AffineGrid``."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the integers."""
+
+    def quantized(
+        self, values: npt.ArrayLike, scale: npt.ArrayLike, zero_point: npt.ArrayLike
+    ) -> np.ndarray:
+        """The integers of the nearest numbers of the grid."""
+
+    def dequantized(
+        self, steps: np.ndarray, scale: npt.ArrayLike, zero_point: npt.ArrayLike
+    ) -> np.ndarray:
+        """The numbers that integers stand for."""
+
+
 @dataclass(frozen=True)
 class _Problem:
-    """Stacked layers; all of shape ``(groups, features, outputs)``, H ``(groups, features, features)``."""
+    """Stacked layers; all of shape ``(groups, features, outputs)``, H ``(groups, features, features)``.
+
+    Attributes:
+        pinned: which weights stay at the nearest number of the grid.
+    """
 
     weights: np.ndarray
     scale: np.ndarray
     zero_point: np.ndarray
-    grid: AffineGrid
+    pinned: np.ndarray
+    grid: Grid
     gram: np.ndarray
 
     def rounded(self, feature: int | slice, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,21 +90,23 @@ class _Problem:
     def ordered(self, order: np.ndarray) -> _Problem:
         """The same with its features in another order, of shape ``(groups, features)``."""
         rows = order[:, :, None]
-        weights, scale, zero_point = (
+        weights, scale, zero_point, pinned = (
             np.take_along_axis(part, rows, 1)
-            for part in (self.weights, self.scale, self.zero_point)
+            for part in (self.weights, self.scale, self.zero_point, self.pinned)
         )
         gram = np.take_along_axis(np.take_along_axis(self.gram, rows, 1), order[:, None, :], 2)
-        return _Problem(weights, scale, zero_point, self.grid, gram)
+        return _Problem(weights, scale, zero_point, pinned, self.grid, gram)
 
 
 def rounded_to_fit(
     weights: np.ndarray,
     scale: npt.ArrayLike,
     zero_point: npt.ArrayLike,
-    grid: AffineGrid,
+    grid: Grid,
     gram: Gram,
     damping: float = DAMPING,
+    pinned: npt.ArrayLike = False,
+    start: np.ndarray | None = None,
 ) -> np.ndarray:
     """Round weights to a grid so that the output of their layer changes least.
 
@@ -88,13 +115,16 @@ def rounded_to_fit(
         scale: of the grid, of a shape that broadcasts to that of W: ``(outputs,)`` for a scale of each
             output, ``(features, 1)`` or ``(features, outputs)`` where blocks of features have their own.
         zero_point: likewise.
-        grid: of integers.
+        grid: of integers, or of other numbers that integers stand for.
         gram: H, symmetric: X^T X, or the covariance of X where a bias takes up the mean.
         damping: share of the mean of H's diagonal that is added to it while features are rounded.
+        pinned: which weights go to the nearest number whatever the others do; broadcasts likewise.
+        start: integers like the result, to begin with where 2 shall follow on them and not on 1.
 
     Returns:
         Integers of ``grid.dtype``, of the shape of W. The error ``D^T H D`` of no output (for blocks, of no
-        output in any block) is larger than with ``grid.quantized(weights, scale, zero_point)``.
+        output in any block) is larger than with ``grid.quantized(weights, scale, zero_point)``, nor than with
+        the start.
 
     Raises:
         ValueError: shapes do not fit, or an element is not finite.
@@ -104,18 +134,22 @@ def rounded_to_fit(
             f"weights of shape {weights.shape} are no stack of matrices of finite numbers"
         )
     wide = np.asarray(weights, np.float64)
-    scales, zeros = (np.broadcast_to(part, weights.shape) for part in (scale, zero_point))
+    scales, zeros, pins = (
+        np.broadcast_to(part, weights.shape) for part in (scale, zero_point, pinned)
+    )
     if isinstance(gram, np.ndarray):
         if gram.shape != (*weights.shape[:2], weights.shape[1]):
             raise ValueError(f"H of shape {gram.shape} is not of weights of shape {weights.shape}")
-        return _fitted(_Problem(wide, scales, zeros, grid, np.asarray(gram, np.float64)), damping)
+        problem = _Problem(wide, scales, zeros, pins, grid, np.asarray(gram, np.float64))
+        return _fitted(problem, damping, start)
     _check(gram, weights.shape)
     found = np.empty((weights.shape[0] * weights.shape[1], weights.shape[2]), grid.dtype)
-    stacked = [part.reshape(1, *found.shape) for part in (wide, scales, zeros)]
+    stacked = [part.reshape(1, *found.shape) for part in (wide, scales, zeros, pins)]
+    first = None if start is None else start.reshape(1, *found.shape)
     for rows, matrix in gram:
-        own, scale, zero_point = (part[:, rows] for part in stacked)
-        block = _Problem(own, scale, zero_point, grid, np.asarray(matrix, np.float64)[None])
-        found[rows] = _fitted(block, damping)[0]
+        own, scales, zeros, pins = (part[:, rows] for part in stacked)
+        block = _Problem(own, scales, zeros, pins, grid, np.asarray(matrix, np.float64)[None])
+        found[rows] = _fitted(block, damping, None if first is None else first[:, rows])[0]
     return found.reshape(weights.shape)
 
 
@@ -146,7 +180,7 @@ def _check(blocks: Sequence[tuple[np.ndarray, np.ndarray]], shape: tuple[int, ..
             raise ValueError("a block of H has rows of several groups")
 
 
-def _fitted(problem: _Problem, damping: float) -> np.ndarray:
+def _fitted(problem: _Problem, damping: float, start: np.ndarray | None) -> np.ndarray:
     """The better of both ways for each output; see ``rounded_to_fit``."""
     steps, real = problem.rounded(slice(None), problem.weights)
     if not steps.size:
@@ -154,10 +188,13 @@ def _fitted(problem: _Problem, damping: float) -> np.ndarray:
     diagonal = np.diagonal(problem.gram, axis1=1, axis2=2)
     order = np.argsort(-diagonal, axis=1, kind="stable")
     sorted_ = problem.ordered(order)
-    upper = np.stack([inverse_factor(matrix, damping) for matrix in sorted_.gram])
+    if start is None:
+        upper = np.stack([inverse_factor(matrix, damping) for matrix in sorted_.gram])
+        begun = _swept(sorted_, upper)
+    else:
+        begun = np.take_along_axis(start.astype(steps.dtype), order[:, :, None], 1)
     moved = np.empty_like(steps)
-    found = _descended(sorted_, _swept(sorted_, upper))
-    np.put_along_axis(moved, order[:, :, None], found, 1)
+    np.put_along_axis(moved, order[:, :, None], _descended(sorted_, begun), 1)
     other = problem.grid.dequantized(moved, problem.scale, problem.zero_point)
     before, after = (output_error(new - problem.weights, problem.gram) for new in (real, other))
     return np.where((after < before)[:, None], moved, steps)
@@ -177,7 +214,8 @@ def _swept(problem: _Problem, upper: np.ndarray) -> np.ndarray:
         stop = min(start + PANEL, features)
         errors = np.empty((len(left), stop - start, left.shape[2]))
         for i in range(start, stop):
-            steps[:, i], real = problem.rounded(i, left[:, i])
+            wanted = np.where(problem.pinned[:, i], problem.weights[:, i], left[:, i])
+            steps[:, i], real = problem.rounded(i, wanted)
             errors[:, i - start] = (left[:, i] - real) / upper[:, i, i, None]
             after = slice(i + 1, stop)
             left[:, after] -= upper[:, i, after, None] * errors[:, None, i - start]
@@ -223,7 +261,7 @@ def _move(
         slope: H D.
     """
     curve = problem.gram[:, i, i, None]
-    known = curve > 0
+    known = (curve > 0) & ~problem.pinned[:, i]
     weights = problem.weights[:, i]
     aim = weights + gap[:, i] - slope[:, i] / np.where(known, curve, 1.0)
     found, real = problem.rounded(i, aim)

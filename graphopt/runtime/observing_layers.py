@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import onnx_graphsurgeon as gs
@@ -10,13 +11,14 @@ from graphopt.ir.graph import Node
 from graphopt.numerics.streaming import ConvRows, ConvTransposeRows, FeatureRows, Rows
 
 
-def rows_of(node: Node, index: int = 0) -> Rows | str:
+def rows_of(node: Node, index: int = 0, shape: Sequence[int] | None = None) -> Rows | str:
     """The rows of one input of a Conv, ConvTranspose, Gemm or MatMul.
 
     Args:
         node: the node.
         index: of the input that is data; the other one holds the weights. For input 1 of Gemm or MatMul the
             layer is read as its transpose: ``y^T = B^T A^T``.
+        shape: of the weights, for where they are computed and their tensor does not tell it.
 
     Returns:
         How to read the input, or why it cannot be read so.
@@ -29,34 +31,34 @@ def rows_of(node: Node, index: int = 0) -> Rows | str:
     if not 0 <= index < min(2, len(node.inputs)):
         return f"{node.label} has no input {index} that holds data"
     try:
-        return readers[node.op](node, index)
+        return readers[node.op](node, index, shape)
     except (ValueError, TypeError) as error:
         return f"{node.label}: {error}"
 
 
-def _gemm(node: Node, index: int) -> Rows:
+def _gemm(node: Node, index: int, shape: Sequence[int] | None) -> Rows:
     if index == 0:
         return FeatureRows(0 if node.attrs.get("transA", 0) else 1)
     return FeatureRows(1 if node.attrs.get("transB", 0) else 0)
 
 
-def _matmul(node: Node, index: int) -> Rows:
+def _matmul(node: Node, index: int, shape: Sequence[int] | None) -> Rows:
     return FeatureRows(-1 if index == 0 else -2)
 
 
-def _conv(node: Node, index: int) -> Rows:
-    return ConvRows(**_window(node, index))
+def _conv(node: Node, index: int, shape: Sequence[int] | None) -> Rows:
+    return ConvRows(**_window(node, index, shape))
 
 
-def _conv_transpose(node: Node, index: int) -> Rows:
-    window = _window(node, index)
-    shape = _ints(node, "output_shape")[-len(window["kernel"]) :]
+def _conv_transpose(node: Node, index: int, shape: Sequence[int] | None) -> Rows:
+    window = _window(node, index, shape)
+    wanted = _ints(node, "output_shape")[-len(window["kernel"]) :]
     return ConvTransposeRows(
-        **window, output_padding=_ints(node, "output_padding"), output_shape=shape
+        **window, output_padding=_ints(node, "output_padding"), output_shape=wanted
     )
 
 
-def _window(node: Node, index: int) -> dict[str, Any]:
+def _window(node: Node, index: int, shape: Sequence[int] | None) -> dict[str, Any]:
     """The arguments of ``ConvRows``.
 
     Raises:
@@ -66,10 +68,10 @@ def _window(node: Node, index: int) -> dict[str, Any]:
         raise ValueError("only the first input of a convolution is read as rows")
     kernel = _ints(node, "kernel_shape")
     if not kernel:
-        shape = node.inputs[1].shape
-        if shape is None or len(shape) < 3 or not all(isinstance(d, int) for d in shape[2:]):
+        known = node.inputs[1].shape if shape is None else shape
+        if known is None or len(known) < 3 or not all(isinstance(d, int) for d in known[2:]):
             raise ValueError("the size of its kernel is not known")
-        kernel = tuple(shape[2:])
+        kernel = tuple(known[2:])
     return {
         "kernel": kernel,
         "strides": _ints(node, "strides"),

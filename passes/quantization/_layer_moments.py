@@ -23,6 +23,7 @@ from graphopt.runtime.observing import Answer, Request
 
 from ..pruning._fitting.layers import Layer
 from ..pruning._portions import HELD_BYTES, portions
+from ._weight_places import Place
 
 FEW = 0.1
 """Of features per row, what the diagonal is raised by. Of 0.03 to 0.3 the best on sentence encoders with 32
@@ -76,6 +77,59 @@ def moments_of(layers: Sequence[Layer], model: Model, observe: Observe) -> Itera
         answers = observe(model, asked)
         for request in asked:
             yield _moments(answers[request])
+
+
+def observed(
+    places: Sequence[Place], model: Model, observe: Observe
+) -> Iterator[tuple[Place, Moments | str]]:
+    """Each place with the moments of what its layer reads, or why there are none.
+
+    Args:
+        places: weights of ``model``.
+        model: to run.
+        observe: gives statistics of its tensors.
+    """
+    layers = {place.name: place.layer() for place in places}
+    seen = [layer for layer in layers.values() if isinstance(layer, Layer)]
+    found = moments_of(seen, model, observe)
+    for place in places:
+        layer = layers[place.name]
+        yield place, layer if isinstance(layer, str) else next(found)
+
+
+def layer_with(place: Place) -> Layer:
+    """The layer of a weight of which moments are known."""
+    found = place.layer()
+    assert isinstance(found, Layer)
+    return found
+
+
+def importance(place: Place, moments: Moments | None) -> np.ndarray | None:
+    """E[x^2] of what each element of a weight is multiplied with, of its shape; None if it is not known."""
+    if moments is None or not moments.second.any():
+        return None
+    layer = layer_with(place)
+    shape = layer.as_matrices(place.weight.values).shape
+    second = moments.second.reshape(shape[0], shape[1], 1)
+    return layer.as_stored(np.broadcast_to(second, shape))
+
+
+def loss_of(values: np.ndarray, place: Place, moments: Moments | None) -> float:
+    """What a weight loses as a share.
+
+    Args:
+        values: what it becomes, of its shape.
+        place: the weight.
+        moments: of what its layer reads: a share of the squares of its outputs; None: of the weights.
+    """
+    before = place.weight.values.astype(np.float64)
+    gap = values - before
+    if moments is None:
+        lost, whole = (float(np.square(part).sum()) for part in (gap, before))
+    else:
+        layer = layer_with(place)
+        lost, whole = (moments.energy(layer.as_matrices(part)) for part in (gap, before))
+    return max(lost, 0.0) / whole if whole > 0 else 0.0
 
 
 def _moments(answer: Answer[Gram]) -> Moments | str:

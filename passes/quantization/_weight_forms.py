@@ -32,12 +32,12 @@ class Chain:
     target: gs.Tensor
 
     @classmethod
-    def before(cls, weight: Constant) -> Chain:
-        """Let the readers of a weight read a new tensor, still to be computed."""
+    def before(cls, weight: Constant, what: str = "scaled") -> Chain:
+        """Let the readers of a weight read a new tensor, named by this, still to be computed."""
         near = users(weight)[0]
         scope = near.graph
         assert scope is not None
-        target = new_tensor(scope, f"{weight.name}_scaled")
+        target = new_tensor(scope, f"{weight.name}_{what}")
         redirect(weight, target)
         return cls(weight, near, target)
 
@@ -58,11 +58,10 @@ class Chain:
         held = self.constant(what, values)
         return held if values.dtype == self.weight.dtype else self.cast(held)
 
-    def cast(self, tensor: gs.Tensor) -> gs.Tensor:
-        """A tensor in the weight's type."""
-        return self.add(
-            "Cast", [tensor], {"to": helper.np_dtype_to_tensor_dtype(self.weight.dtype)}
-        )
+    def cast(self, tensor: gs.Tensor, dtype: np.dtype | None = None) -> gs.Tensor:
+        """A tensor in another type; None: the weight's."""
+        wanted = helper.np_dtype_to_tensor_dtype(dtype or self.weight.dtype)
+        return self.add("Cast", [tensor], {"to": wanted})
 
     def end(
         self, op: str, inputs: Sequence[gs.Tensor], attrs: dict[str, Any] | None = None

@@ -15,8 +15,7 @@ import numpy as np
 from graphopt.numerics.grids import fitted_parameters
 from graphopt.numerics.rounding import rounded_to_fit
 
-from ..pruning._fitting.layers import Layer
-from ._layer_moments import Moments
+from ._layer_moments import Moments, importance, layer_with
 from ._weight_formats import Format
 from ._weight_places import Layout, Place
 
@@ -55,7 +54,8 @@ def nearest(place: Place, stored: Format, moments: Moments | None = None) -> Int
         moments: of what its layer reads; scales are then chosen by it.
     """
     layout, grid = stored.layout, stored.grid
-    cut, counts = layout.cut(_values(place)), _importance(place, layout, moments)
+    cut, counts = layout.cut(_values(place)), importance(place, moments)
+    counts = counts if counts is None else layout.cut(counts)
     parts = [
         fitted_parameters(
             cut[own], grid, layout.shared, stored.signed, 1.0 if counts is None else counts[own]
@@ -73,7 +73,7 @@ def nearest(place: Place, stored: Format, moments: Moments | None = None) -> Int
 def fitted_to_outputs(place: Place, stored: Format, moments: Moments) -> Integers:
     """Every weight as the integer with which the output of its layer changes least; see ``nearest``."""
     start = nearest(place, stored, moments)
-    layer, spread = _layer(place), stored.layout.spread
+    layer, spread = layer_with(place), stored.layout.spread
     matrices, scale, zero = (
         layer.as_matrices(part)
         for part in (_values(place), spread(start.scale), spread(start.zero_point))
@@ -86,34 +86,8 @@ def fitted_to_outputs(place: Place, stored: Format, moments: Moments) -> Integer
     return replace(start, steps=np.ascontiguousarray(layer.as_stored(found)))
 
 
-def loss_of(found: Integers, place: Place, moments: Moments | None) -> float:
-    """What a weight loses as a share.
-
-    Args:
-        found: the weight as integers.
-        place: the weight.
-        moments: of what its layer reads: a share of the squares of its outputs; None: of the weights.
-    """
-    values = _values(place)
-    gap = found.values() - values
-    if moments is None:
-        lost, whole = (float(np.square(part, dtype=np.float64).sum()) for part in (gap, values))
-    else:
-        layer = _layer(place)
-        lost, whole = (
-            moments.energy(layer.as_matrices(part.astype(np.float64))) for part in (gap, values)
-        )
-    return max(lost, 0.0) / whole if whole > 0 else 0.0
-
-
 def _values(place: Place) -> np.ndarray:
     return np.asarray(place.weight.values, np.float32)
-
-
-def _layer(place: Place) -> Layer:
-    found = place.layer()
-    assert isinstance(found, Layer)
-    return found
 
 
 def _typed(scale: np.ndarray, stored: Format) -> np.ndarray:
@@ -122,16 +96,6 @@ def _typed(scale: np.ndarray, stored: Format) -> np.ndarray:
     fits = limits.tiny <= scale.min() and scale.max() <= limits.max
     dtype = stored.scales if fits else stored.floats
     return np.asarray(np.maximum(scale.astype(dtype), np.finfo(dtype).smallest_subnormal))
-
-
-def _importance(place: Place, layout: Layout, moments: Moments | None) -> np.ndarray | None:
-    """E[x^2] of what each weight is multiplied with, in the cut shape; None where it is not known."""
-    if moments is None or not moments.second.any():
-        return None
-    layer = _layer(place)
-    shape = layer.as_matrices(_values(place)).shape
-    second = moments.second.reshape(shape[0], shape[1], 1)
-    return layout.cut(layer.as_stored(np.broadcast_to(second, shape)))
 
 
 def _sliced(layout: Layout) -> int | None:

@@ -42,12 +42,11 @@ from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Remark, Skip
 
-from ..pruning._fitting.layers import Layer
-from ._layer_moments import Moments, moments_of
+from ._layer_moments import Moments, loss_of, observed
 from ._opsets import ensure_opset, opset_objection
 from ._weight_formats import Form, Format
 from ._weight_forms import store
-from ._weight_integers import Integers, fitted_to_outputs, loss_of, nearest
+from ._weight_integers import Integers, fitted_to_outputs, nearest
 from ._weight_notes import Ledger
 from ._weight_places import Place, places_of, refusal
 
@@ -157,12 +156,7 @@ class QuantizeWeights(LossyPass):
         if context.observe is None or not wanted:
             yield from ((place, None) for place in places)
             return
-        layers = {place.name: place.layer() for place in places}
-        seen = [layer for layer in layers.values() if isinstance(layer, Layer)]
-        found = moments_of(seen, context.model, context.observe)
-        for place in places:
-            layer = layers[place.name]
-            yield place, layer if isinstance(layer, str) else next(found)
+        yield from observed(places, context.model, context.observe)
 
     def _choices(
         self, place: Place, moments: Moments | str | None, fitted: dict[str, Integers]
@@ -182,4 +176,4 @@ class QuantizeWeights(LossyPass):
             else:
                 found = nearest(place, wanted)
                 what += f", to the nearest: {moments}" if isinstance(moments, str) else ""
-            yield Choice(place.name, bits, what, loss_of(found, place, known), saving)
+            yield Choice(place.name, bits, what, loss_of(found.values(), place, known), saving)

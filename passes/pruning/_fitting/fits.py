@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphopt.numerics.least_squares import (
     STRENGTH,
+    Refit,
     cross_validated,
     match_moments,
     ridge,
     ridge_in_blocks,
+    with_ridge,
 )
 from graphopt.numerics.streaming import Cross, Gram, RestoredSpec
 
@@ -81,10 +83,26 @@ class Fit(abc.ABC):
         """Take in the answer, or why there is none; the reason why nothing can be fitted, or nothing."""
 
 
+class Best(NamedTuple):
+    """The best weights of a layer, and what others cost.
+
+    Attributes:
+        fit: they and their bias.
+        gram: H with its ridge, of shape ``(groups, features, features)``: weights that differ by D have an
+            error that is larger by ``D^T H D``, with the bias that is the best for them.
+        mean: of each feature, of shape ``(groups, features)``.
+    """
+
+    fit: Refit
+    gram: np.ndarray
+    mean: np.ndarray
+
+
 class LeastSquares(Fit):
     """Ridge regression of a layer to its place in the original, towards the weights that it has."""
 
     WHAT: ClassVar[str] = "its weights were refitted to the original's outputs"
+    again: ClassVar[int] = AGAIN
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -97,7 +115,7 @@ class LeastSquares(Fit):
     def question(self) -> Question | None:
         """Moments of its input, and of these with what it shall give."""
         place, turn, source = self.place, self.turn, self.place.layer.node.inputs[0]
-        turns = STEPS if self.wide else 1 + AGAIN * (place.bounds is not None)
+        turns = STEPS if self.wide else 1 + self.again * (place.bounds is not None)
         if turn >= turns:
             return None
         bounds = place.bounds if turn else None
@@ -130,7 +148,12 @@ class LeastSquares(Fit):
         return ""
 
     def _whole(self, found: Cross) -> tuple[np.ndarray, np.ndarray]:
-        """All groups of a layer at once."""
+        """All groups of a layer at once; matrices and the bias."""
+        fit = self._best(found).fit
+        return fit.weights, fit.bias.reshape(-1)
+
+    def _best(self, found: Cross) -> Best:
+        """The best weights that there are."""
         self.gram = self.gram or found.gram
         groups, count = len(self.old), found.gram.rows
         if self.place.biased:
@@ -146,7 +169,7 @@ class LeastSquares(Fit):
             second = found.variance + (0.0 if self.place.biased else np.square(found.mean))
             self.strength = self._strength(gram, cross, second.reshape(groups, -1), count)
         fit = ridge(gram, cross, means, wanted, self.old, self.strength)
-        return fit.weights, fit.bias.reshape(-1)
+        return Best(fit, with_ridge(gram, self.strength), means)
 
     def _strength(
         self, gram: np.ndarray, cross: np.ndarray, variance: np.ndarray, rows: int

@@ -55,7 +55,7 @@ class SparseLeastSquares(LeastSquares):
         parts = self.problem.parts
         crosses = [self._cross(found, part) for part in parts]
         if not self.chosen.size:
-            best = self._best(self.problem, crosses)
+            best = self._dense(self.problem, crosses)
             self.chosen = Problem(best, parts).solve(self.method, self.sparsity)
         new = np.zeros(self.chosen.shape)
         for part, cross in zip(parts, crosses, strict=True):
@@ -70,7 +70,7 @@ class SparseLeastSquares(LeastSquares):
         bias = (means - np.einsum("gi,goi->go", self.mean, new)).ravel()
         return new.transpose(0, 2, 1), bias
 
-    def _best(self, problem: Problem, crosses: list[np.ndarray]) -> np.ndarray:
+    def _dense(self, problem: Problem, crosses: list[np.ndarray]) -> np.ndarray:
         """The best weights without new zeros; what is zero already stays so."""
         wanted = np.zeros(problem.matrices.shape)
         for part, cross in zip(problem.parts, crosses, strict=True):

@@ -1,0 +1,286 @@
+"""Clustered weights: what ONNX Runtime makes of them, what they take, and how well they fit the data."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+import graphopt
+from graphopt.ir.graph import Constant
+from graphopt.ir.model import Model
+from graphopt.lossy_pass import Choice
+from graphopt.passes.clustering import _fits, cluster_weights
+from graphopt.passes.clustering._codes import packings
+from graphopt.passes.clustering.cluster_weights import ClusterWeights
+from graphopt.quality.gate import Budget
+from graphopt.stage import Stage
+from graphopt.testing import parse
+
+FREE = Budget(None)
+
+LAYERS = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,8,6,6] x, float[16,4,3,3] w1, float[16] b1, float[16,1,3,3] w2, float[16,8,2,2] w3,
+   float[8,64] w4, float[12,64] w5) => (float[N,12] y) {
+  c = Conv<group = 2, pads = [1,1,1,1]>(x, w1, b1)
+  r = Relu(c)
+  d = Conv<group = 16, strides = [2,2], pads = [1,1,1,1]>(r, w2)
+  u = ConvTranspose(d, w3)
+  p = GlobalAveragePool(u)
+  f = Flatten(p)
+  m = MatMul(f, w4)
+  n = Relu(m)
+  y = Gemm<transB = 1, alpha = 0.5>(n, w5)
+}
+"""
+PRODUCT = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N, 64] x, float[64, 96] w) => (float[N, 96] y) { y = MatMul(x, w) }"""
+NAMES = [f"w{n}" for n in range(1, 6)]
+
+
+def layers() -> Model:
+    return parse(LAYERS, (*NAMES, "b1"))
+
+
+def images(samples: int = 64) -> dict[str, np.ndarray]:
+    """Features that depend on each other, as those of real layers do."""
+    mixed = np.random.default_rng(1).standard_normal((12, 8 * 36))
+    drawn = np.random.default_rng(samples).standard_normal((samples, 12)) @ mixed
+    return {"x": (drawn / 4 + 0.3).reshape(samples, 8, 6, 6).astype(np.float32)}
+
+
+def clustered(options: str, model: Model | None = None, fitted: bool = True) -> Model:
+    """A model, or small layers, with weights clustered, with data or without."""
+    return _clustered(options, model, fitted) if model else _layers_clustered(options, fitted)
+
+
+@functools.cache
+def _layers_clustered(options: str, fitted: bool) -> Model:
+    return _clustered(options, layers(), fitted)
+
+
+def _clustered(options: str, model: Model, fitted: bool) -> Model:
+    step = f"cluster-weights:smallest=100,{options}"
+    if fitted:
+        result = graphopt.optimize(model, passes=[step], data=images(), budget=FREE)
+        assert result.report.steps[-1].edits
+        return result.model
+    pairs = dict(pair.split("=") for pair in options.split(","))
+    made = ClusterWeights(int(pairs["clusters"]), 100, pairs.get("materialize") == "true")
+    return Stage([made]).run(model).model
+
+
+def session(model: Model, optimized: str = "", level: str = "ORT_ENABLE_ALL"):
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.log_severity_level = 4
+    if optimized:
+        options.optimized_model_filepath = optimized
+    return onnxruntime.InferenceSession(model.to_bytes(), options, ["CPUExecutionProvider"])
+
+
+def outputs(model: Model, level: str = "ORT_ENABLE_ALL") -> np.ndarray:
+    return np.asarray(session(model, level=level).run(None, images(128))[0])
+
+
+def as_run(model: Model, tmp_path) -> onnx.GraphProto:
+    """The graph that ONNX Runtime runs."""
+    path = str(tmp_path / "optimized.onnx")
+    session(model, path)
+    return onnx.load(path).graph
+
+
+def initializers(model: Model) -> dict[str, np.ndarray]:
+    return {i.name: numpy_helper.to_array(i) for i in model.to_proto().graph.initializer}
+
+
+def lost(model: Model) -> float:
+    wanted = outputs(layers())
+    return float(np.square(outputs(model) - wanted).sum() / np.square(wanted).sum())
+
+
+@pytest.mark.parametrize(
+    ("clusters", "fitted"),
+    [(4, True), (16, True), (2, False), (3, False), (4, False), (6, False), (40, False)],
+)
+def test_it_computes_bit_by_bit_what_clustered_floats_do(
+    clusters: int, fitted: bool, tmp_path
+) -> None:
+    stored = clustered(f"clusters={clusters}", fitted=fitted)
+    floats = clustered(f"clusters={clusters},materialize=true", fitted=fitted)
+    for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
+        np.testing.assert_array_equal(outputs(stored, level), outputs(floats, level))
+    run, wanted = as_run(stored, tmp_path), as_run(floats, tmp_path)
+    assert [node.op_type for node in run.node] == [node.op_type for node in wanted.node]
+    assert not {"Gather", "Cast", "Slice"} & {node.op_type for node in run.node}
+    held = initializers(floats)
+    assert all(len(np.unique(held[name])) <= clusters for name in NAMES)
+    assert stored.weight_bytes() < floats.weight_bytes()
+
+
+@pytest.mark.parametrize(
+    ("clusters", "opset", "factor", "raised"),
+    [
+        (256, 17, 3.99, 17),
+        (16, 17, 7.99, 21),
+        (4, 17, 15.9, 21),
+        (4, 25, 15.9, 25),
+        (2, 17, 31, 21),
+    ],
+)
+def test_a_large_layer_takes_the_bits_of_its_codes(
+    clusters: int, opset: int, factor: float, raised: int
+) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]>
+    g (float[N,256,8,8] x, float[256,256,3,3] w) => (float[N,256,6,6] y) {{ y = Conv(x, w) }}"""
+    model = parse(text, ("w",))
+    found = Stage([ClusterWeights(clusters)]).run(model).model
+    assert found.opset == raised
+    assert model.weight_bytes() / found.weight_bytes() >= factor
+    assert len(model.to_bytes()) / len(found.to_bytes()) >= factor - 0.1
+    small = next(i for i in found.to_proto().graph.initializer if "codes" in i.name)
+    bits = {256: 8, 16: 4, 4: 2 if opset == 25 else 4, 2: 4}[clusters]
+    assert len(small.raw_data) == np.prod(small.dims) * bits // 8
+
+
+def test_where_the_operator_set_cannot_be_raised_bytes_hold_the_codes() -> None:
+    text = """<ir_version: 5, opset_import: ["" : 10]>
+    g (float[N, 64] x, float[64, 96] w, float[A, B] q, float[2] s) => (float[N, 96] y, float[C, D] o) {
+      y = MatMul(x, w) o = Resize(q, s)
+    }"""
+    model = parse(text, ("w",))
+    found = Stage([ClusterWeights(16)]).run(model).model
+    assert found.opset == 10
+    held = initializers(found)
+    assert held["w_codes"].dtype == np.uint8
+    assert held["w_codes"].nbytes + held["w_table"].nbytes == 64 * 96 // 2 + 256 * 2 * 4
+
+
+@pytest.mark.parametrize("values", range(2, 257))
+def test_no_packing_has_more_codes_than_fit(values: int) -> None:
+    found = packings(values, 10_000, 4)
+    assert found[0].nbytes == min(each.nbytes for each in found)
+    assert all(each.rows <= 2**each.bits for each in found)
+    assert any(each.opset == 7 for each in found)
+
+
+@pytest.mark.parametrize("clusters", [4, 16])
+def test_what_is_fitted_to_the_data_loses_less(clusters: int) -> None:
+    fitted, alone = (lost(clustered(f"clusters={clusters}", fitted=way)) for way in (True, False))
+    assert fitted < 0.5 * alone
+
+
+def test_layers_that_cannot_be_refitted_are_fitted_to_what_they_read(monkeypatch) -> None:
+    monkeypatch.setattr(cluster_weights, "WIDE", 8)
+    model = clustered("clusters=4", layers())
+    assert lost(model) < 0.8 * lost(clustered("clusters=4", fitted=False))
+    assert model.to_bytes() != clustered("clusters=4").to_bytes()
+
+
+def test_how_each_weight_was_clustered_is_said() -> None:
+    text = LAYERS.replace("float[12,64] w5", "float[12,64] w5, float[40,12] t, int64[N] i")
+    text = text.replace("m = MatMul(f, w4)", "m = MatMul(f, w4) z = Gather(t, i)")
+    text = text.replace("(float[N,12] y)", "(float[N,12] y, float[N,12] z)")
+    data = {**images(), "i": np.arange(64) % 40}
+    step = "cluster-weights:smallest=100"
+    model = parse(text, (*NAMES, "b1", "t"))
+    result = graphopt.optimize(model, passes=[step], data=data, budget=FREE)
+    said = {edit.what.split()[0]: edit.what for edit in result.report.steps[-1].edits}
+    assert all("fitted to what the original gives" in said[name] for name in NAMES)
+    assert "by k-means" in said["t"] and "Gather" in said["t"]
+    without = Stage([ClusterWeights(smallest=100)]).run(model)
+    assert "without data weights are clustered for themselves" in str(without.skips)
+    assert all("by k-means: there is no data" in edit.what for edit in without.edits)
+
+
+def test_it_is_deterministic() -> None:
+    assert clustered("clusters=4").to_bytes() == clustered("clusters=4", layers()).to_bytes()
+
+
+def held(model: Model, name: str) -> Constant:
+    found = next(constant for constant in model.constants() if constant.name == name)
+    assert isinstance(found, Constant)
+    return found
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_zeros_stay_zeros(fitted: bool) -> None:
+    model = layers()
+    for name in NAMES:
+        constant = held(model, name)
+        constant.values = np.where(np.abs(constant.values) < 0.8, 0, constant.values)
+    zeros = {name: held(model, name).values == 0 for name in NAMES}
+    found = initializers(clustered("clusters=4,materialize=true", model, fitted))
+    for name, where in zeros.items():
+        assert where.mean() > _fits.NOTABLE
+        assert (found[name][where] == 0).all()
+        assert len(np.unique(found[name])) == 4
+
+
+def test_few_zeros_are_like_other_numbers() -> None:
+    model = layers()
+    constant = held(model, "w4")
+    constant.values = np.where(np.arange(64) < 4, 0, constant.values)
+    found = initializers(clustered("clusters=2,materialize=true", model, False))
+    assert (found["w4"] != 0).all()
+
+
+def proposed(step: ClusterWeights, model: Model) -> Sequence[Choice]:
+    entries = step.propose(Stage([step]).context(model))
+    return [entry for entry in entries if isinstance(entry, Choice)]
+
+
+def test_levels_double_and_say_what_they_save_and_lose() -> None:
+    model = layers()
+    step = ClusterWeights(clusters=3, smallest=512)
+    choices = [choice for choice in proposed(step, model) if choice.where == "w5"]
+    assert [choice.level for choice in choices] == [3, 6, 12, 24, 48, 96, 192, 256]
+    before = held(model, "w5").values
+    for choice in choices:
+        one = ClusterWeights(int(choice.level), 512)
+        run = Stage([one]).run(model).model
+        parts = [v.nbytes for k, v in initializers(run).items() if k.startswith("w5_")]
+        codes = next(i for i in run.to_proto().graph.initializer if i.name == "w5_codes")
+        floats = Stage([ClusterWeights(int(choice.level), 512, True)]).run(model).model
+        gap = held(floats, "w5").values - before
+        loss = np.square(gap).sum() / np.square(before).sum()
+        assert choice.loss == pytest.approx(float(loss), rel=1e-4, abs=1e-9)
+        table = sum(parts) - initializers(run)["w5_codes"].nbytes
+        shape = 16 if "w5_shape" in initializers(run) else 0
+        saved = before.nbytes - (len(codes.raw_data) + table - shape)
+        assert choice.saving <= saved  # k-means may leave a value without weights
+        assert choice.saving == saved or choice.level > 48
+
+
+def test_a_budget_eases_to_milder_levels() -> None:
+    result = graphopt.optimize(
+        parse(PRODUCT, ("w",)),
+        passes=["cluster-weights:clusters=2"],
+        data={"x": images()["x"].reshape(64, -1)[:, :64]},
+        budget=Budget(0.01),
+        metric="cosine",
+    )
+    step = result.report.steps[-1]
+    assert step.status == "eased"
+    assert [edit.what.split(",")[0] for edit in step.edits] == ["w takes 4 values"]
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, -3.5])
+def test_weights_of_one_value_survive(value: float) -> None:
+    model = layers()
+    for name in NAMES:
+        constant = held(model, name)
+        constant.values = np.full_like(constant.values, value)
+    found = clustered("clusters=4", model, False)
+    np.testing.assert_array_equal(outputs(found), outputs(model))
+
+
+@pytest.mark.parametrize("clusters", [1, 257])
+def test_other_numbers_of_clusters_are_refused(clusters: int) -> None:
+    with pytest.raises(ValueError, match="clusters are 2 to 256"):
+        ClusterWeights(clusters)
