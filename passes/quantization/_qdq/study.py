@@ -27,6 +27,7 @@ from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
 from .losses import Key, measured_losses
+from .racing import Seconds, paying, thinned
 from .settling import settled
 from .table import Form, Table
 from .targets import Target
@@ -36,18 +37,6 @@ from .weights import Rounded, fitted
 
 REVISIONS = 4
 """Choices that are timed at most, to correct the table."""
-
-PATH = 16
-"""Choices between all that pays and nothing that are timed as whole models."""
-
-FASTER = 0.01
-"""The share of its time by which a choice must be faster than one that loses less."""
-
-LEAST_LOSS = 1e-12
-"""A loss that counts as none where losses are compared by their ratio."""
-
-Seconds = Mapping[frozenset[int], float]
-"""What a run takes with each of some choices."""
 
 LEAST = 4
 """Samples of a half below which ranges are judged on the samples that they come from."""
@@ -208,25 +197,15 @@ class Studying:
     def _raced(
         self, path: Sequence[frozenset[int]], problem: Problem, scales: Mapping[str, Scale]
     ) -> tuple[list[frozenset[int]], Seconds]:
-        """Of choices that lose less and less those that are slower and slower, and the times of all.
-
-        They are timed as whole models, side by side, so what the table does not foresee counts too.
-        """
-        found = list(path)
-        while len(found) > PATH:  # the one whose loss differs least from those beside it goes
-            gaps = [_gap(problem, found[n - 1 : n + 2]) for n in range(1, len(found) - 1)]
-            del found[1 + gaps.index(min(gaps))]
+        """The choices of a path that pay when whole models are timed side by side, and the times of all."""
+        found = thinned(path, problem)
         try:
             forms = self._timed(found, scales, anew=True)
         except (NativeError, OutputError) as error:
             self.refused["the model"] = f"its choices cannot be timed: {error.what}"
             return found, {}
         seconds = {form.chosen: form.profile.total for form in forms}
-        kept = [found.pop()]
-        for chosen in reversed(found):
-            if seconds[chosen] < (1 - FASTER) * seconds[kept[-1]]:
-                kept.append(chosen)
-        return kept[::-1], seconds
+        return paying(found, seconds), seconds
 
     def _timed(
         self,
@@ -300,9 +279,3 @@ class Studying:
                     except UnprovenError:
                         continue
         return found
-
-
-def _gap(problem: Problem, three: Sequence[frozenset[int]]) -> float:
-    """How much the loss changes around the middle one of three choices, as a ratio."""
-    high, middle, low = (max(problem.loss(chosen), LEAST_LOSS) for chosen in three)
-    return min(middle / low, high / middle)
