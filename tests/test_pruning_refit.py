@@ -164,7 +164,7 @@ def test_fitting_anew_at_a_relu_comes_nearer(native, monkeypatch) -> None:
     wanted = outputs(native, dense, x)
     errors = []
     for again in (0, 4):
-        monkeypatch.setattr(fits, "AGAIN", again)
+        monkeypatch.setattr(LeastSquares, "again", again)
         model = disturbed(dense, "w", "v", scale=1.0)
         refitted(
             native,
