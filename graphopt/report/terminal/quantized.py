@@ -34,19 +34,23 @@ def render_quantized(step: StepReport, wide: bool) -> list[RenderableType]:
 
 
 def _table(rows: Sequence[QuantizedInfo], wide: bool) -> RenderableType:
-    extra = ("range",) if wide else ()
-    table = table_of("  worst nodes", "in", "SQNR", "loss", *extra, "before", "after")
-    for row in rows:
-        grid = "" if row.output is None else f"{row.output.low:.3g} to {row.output.high:.3g}"
-        table.add_row(
-            f"  {printable(row.node, 40)}",
-            printable(row.precision, 40),
-            "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB",
-            "" if row.loss is None else f"{row.loss:.1e}",
-            *((grid,) if wide else ()),
-            _microseconds(row.seconds_before),
-            _microseconds(row.seconds_after),
-        )
+    """Some nodes, with the columns in which any of them says something."""
+    ends = [None if row.output is None else (row.output.low, row.output.high) for row in rows]
+    columns = {
+        "  worst nodes": [f"  {printable(row.node, 40)}" for row in rows],
+        "in": [printable(row.precision, 40) for row in rows],
+        "SQNR": ["" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB" for row in rows],
+        "loss": ["" if row.loss is None else f"{row.loss:.1e}" for row in rows],
+        "range": [
+            "" if pair is None or not wide else "{:.3g} to {:.3g}".format(*pair) for pair in ends
+        ],
+        "before": [_microseconds(row.seconds_before) for row in rows],
+        "after": [_microseconds(row.seconds_after) for row in rows],
+    }
+    filled = {name: cells for name, cells in columns.items() if any(cells)}
+    table = table_of(*filled)
+    for cells in zip(*filled.values(), strict=True):
+        table.add_row(*cells)
     return table
 
 
