@@ -210,6 +210,28 @@ def test_what_is_faster_runs_on_integers() -> None:
     assert outcome.model.weight_bytes() < 0.35 * model.weight_bytes()
 
 
+def test_the_report_has_a_row_for_every_unit() -> None:
+    model = net()
+    (step,) = tried(model).steps
+    rows = {row.node: row for row in step.quantized}
+    assert rows.keys() >= UNITS
+    assert {rows[name].computes for name in UNITS} == {"integers"}
+    assert rows["c"].precision == "u8s8 int8 per channel"
+    assert rows["p"].precision == "u8 int8"
+    seen = rows["c"].output
+    assert seen is not None and seen.histogram is not None
+    assert seen.low == 0.0  # a Relu is absorbed
+    assert seen.high == pytest.approx((255 - seen.zero_point) * seen.scale)
+    (weights,) = rows["c"].weights
+    assert weights.bits == 8
+    assert 35 < weights.sqnr_db < 60
+    assert 0 < rows["c"].seconds_after < rows["c"].seconds_before
+    (slow,) = tried(model, measure=Machine(slow=("Gemm",))).steps
+    kept = {row.node: row for row in slow.quantized}["y"]
+    assert kept.computes != "integers"
+    assert "not faster" in kept.why
+
+
 def test_edits_tell_the_times() -> None:
     (step,) = tried(net()).steps
     assert on_integers(step)["c"] == "Conv on 8-bit integers: 100 µs before, 33.3 µs after"
