@@ -29,6 +29,7 @@ from graphopt.ir.surgery import (
     new_constant,
     new_tensor,
     replace,
+    sole_user,
 )
 from graphopt.pass_base import Context, Edit, Pass, Skip
 
@@ -45,6 +46,7 @@ class _Lookup(NamedTuple):
     """Numbers that are compared, ``(.., 1)``, and the matrix whose rows they choose."""
 
     numbers: gs.Tensor
+    classes: gs.Tensor
     dtype: np.dtype
     rank: int
     weights: np.ndarray
@@ -66,7 +68,7 @@ class OneHotToGather(Pass):
                 continue
             if not np.isfinite(found.weights).all():
                 yield Skip(node, "its weights hold NaN or infinity")
-            elif context.afford(2 * found.weights[0].nbytes):
+            elif context.afford(_table(found.weights).nbytes, _freed(node, found)):
                 _look_up(node, found)
                 yield Edit(node, f"looks up rows of {len(found.weights)}")
 
@@ -85,14 +87,13 @@ def _lookup(node: Node, context: Context) -> _Lookup | None:
             continue
         fits = len(shape) >= known.ndim > 0 and shape[-1] == 1 and known.shape[-1] == known.size
         if fits and np.array_equal(known.ravel(), np.arange(len(weights))):
-            return _Lookup(numbers, dtype, len(shape), weights)
+            return _Lookup(numbers, classes, dtype, len(shape), weights)
     return None
 
 
 def _look_up(node: Node, found: _Lookup) -> None:
     graph, numbers, weights = node.graph, found.numbers, found.weights
     assert graph is not None
-    table = np.concatenate([weights, np.zeros((2, weights.shape[1]), weights.dtype)])
     ends = [
         new_constant(graph, f"{numbers.name}_{name}", np.array(end, found.dtype))
         for name, end in (("lowest", -1), ("highest", len(weights)))
@@ -102,5 +103,16 @@ def _look_up(node: Node, found: _Lookup) -> None:
     rows = new_tensor(graph, f"{numbers.name}_rows")
     inputs, attrs = operands(node, "Squeeze", axes=[found.rank - 1])
     insert(node, "Squeeze", [bounded, *inputs], [rows], attrs)
-    kept = new_constant(graph, f"{node.inputs[1].name}_rows", table)
+    kept = new_constant(graph, f"{node.inputs[1].name}_rows", _table(weights))
     replace(node, "Gather", [kept, rows], {"axis": 0})
+
+
+def _table(weights: np.ndarray) -> np.ndarray:
+    """The rows, and the two of zeros behind them."""
+    return np.concatenate([weights, np.zeros((2, weights.shape[1]), weights.dtype)])
+
+
+def _freed(node: Node, found: _Lookup) -> int:
+    """The bytes of the matrix and of the numbers compared with, where nothing else reads them."""
+    gone = [t for t in (node.inputs[1], found.classes) if sole_user(t) is not None]
+    return sum(int(tensor.values.nbytes) for tensor in gone)
