@@ -15,6 +15,7 @@ import graphopt
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice
+from graphopt.options import build, parse_choice
 from graphopt.passes.clustering import _fits, cluster_weights
 from graphopt.passes.clustering._codes import packings
 from graphopt.passes.clustering.cluster_weights import ClusterWeights
@@ -70,8 +71,7 @@ def _clustered(options: str, model: Model, fitted: bool) -> Model:
         result = graphopt.optimize(model, passes=[step], data=images(), budget=FREE)
         assert result.report.steps[-1].edits
         return result.model
-    pairs = dict(pair.split("=") for pair in options.split(","))
-    made = ClusterWeights(int(pairs["clusters"]), 100, pairs.get("materialize") == "true")
+    made = build(ClusterWeights, parse_choice(step)[1])
     return Stage([made]).run(model).model
 
 
@@ -196,6 +196,60 @@ def test_how_each_weight_was_clustered_is_said() -> None:
     without = Stage([ClusterWeights(smallest=100)]).run(model)
     assert "without data weights are clustered for themselves" in str(without.skips)
     assert all("by k-means: there is no data" in edit.what for edit in without.edits)
+
+
+GRANULAR = [
+    ("clusters=4,granularity=channel", True),
+    ("clusters=5,granularity=group,group=5", True),
+    ("clusters=16,granularity=group,group=4", False),
+    ("clusters=3,granularity=channel", False),
+]
+
+
+@pytest.mark.parametrize(("options", "fitted"), GRANULAR)
+def test_codebooks_of_channels_fold_to_clustered_floats(
+    options: str, fitted: bool, tmp_path
+) -> None:
+    stored = clustered(options, fitted=fitted)
+    floats = clustered(f"{options},materialize=true", fitted=fitted)
+    for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
+        np.testing.assert_array_equal(outputs(stored, level), outputs(floats, level))
+    run, wanted = as_run(stored, tmp_path), as_run(floats, tmp_path)
+    assert [node.op_type for node in run.node] == [node.op_type for node in wanted.node]
+    assert any(node.op_type == "GatherElements" for node in stored.to_proto().graph.node)
+    held = initializers(floats)
+    k = int(options.split(",")[0].removeprefix("clusters="))
+    for number in range(12):
+        assert len(np.unique(held["w5"][number])) <= k
+    assert len(np.unique(held["w5"])) > k
+    assert stored.weight_bytes() < floats.weight_bytes()
+
+
+def test_codebooks_of_channels_are_fitted_and_serve_unequal_channels() -> None:
+    model = layers()
+    unequal = np.logspace(-2, 1, 12)[:, None].astype(np.float32)
+    held(model, "w5").values = held(model, "w5").values * unequal
+    data, found = images(128), {}
+    wanted = np.asarray(session(model).run(None, data)[0])
+    for kind in ("tensor", "channel"):
+        for fitted in (True, False):
+            changed = clustered(f"clusters=4,granularity={kind}", model.copy(), fitted)
+            gap = np.asarray(session(changed).run(None, data)[0]) - wanted
+            found[kind, fitted] = float((np.square(gap).sum(0) / np.square(wanted).sum(0)).mean())
+    assert found["channel", True] < 0.5 * found["tensor", True]
+    assert found["channel", True] < 0.5 * found["channel", False]
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_zeros_stay_zeros_with_codebooks_of_channels(fitted: bool) -> None:
+    model = layers()
+    for name in NAMES:
+        constant = held(model, name)
+        constant.values = np.where(np.abs(constant.values) < 0.8, 0, constant.values)
+    zeros = {name: held(model, name).values == 0 for name in NAMES}
+    found = clustered("clusters=4,granularity=channel,materialize=true", model, fitted)
+    for name, where in zeros.items():
+        assert (held(found, name).values[where] == 0).all()
 
 
 def test_it_is_deterministic() -> None:

@@ -15,14 +15,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.numerics.codebooks import clustered_to_fit
+from graphopt.numerics.codebooks import Codebooks, clustered_to_fit
 from graphopt.numerics.kmeans import cluster
+from graphopt.numerics.kmeans_rows import cluster_rows
+from graphopt.numerics.rounding import Gram
 from graphopt.numerics.streaming import Cross
 
 from ..pruning._fitting.fits import LeastSquares
+from ..pruning._fitting.layers import Layer
 from ..pruning._fitting.places import Place as Compared
 from ..quantization._layer_moments import Moments, importance, layer_with
 from ..quantization._weight_places import Place
+from ._sharing import Sharing
 
 NOTABLE = 0.1
 """The share of zeros from which on zeros stay zeros."""
@@ -33,21 +37,20 @@ class ClusterLeastSquares(LeastSquares):
 
     Args:
         place: where the layer is compared with the original.
-        k: values at most.
+        sharing: of values.
     """
 
     WHAT: ClassVar[str] = "its weights share values that were fitted to the original's outputs"
     again: ClassVar[int] = 1
 
-    def __init__(self, place: Compared, k: int) -> None:
+    def __init__(self, place: Compared, sharing: Sharing) -> None:
         super().__init__(place)
         self.wide = False
-        self.k, self.zeros = k, zeros_of(self.old)
+        self.sharing, self.zeros = sharing, zeros_of(self.old)
 
     def _whole(self, found: Cross) -> tuple[np.ndarray, np.ndarray]:
         fit, gram, mean = self._best(found)
-        dtype = self.place.layer.weight.dtype
-        shared = clustered_to_fit(fit.weights, self.k, gram, self.zeros, dtype).values()
+        shared = _fitted(fit.weights, self.sharing, self.place.layer, gram, self.zeros)
         left = np.einsum("gf,gfo->go", mean, fit.weights - shared)
         return shared, (fit.bias + left).reshape(-1)
 
@@ -58,25 +61,40 @@ def zeros_of(weights: np.ndarray) -> np.ndarray | None:
     return zeros if zeros.mean() >= NOTABLE else None
 
 
-def plain(place: Place, k: int, moments: Moments | None) -> np.ndarray:
+def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray:
     """The clustered weight, of its shape and type.
 
     Args:
         place: the weight.
-        k: values at most.
+        sharing: of values.
         moments: of what its layer reads; None where that is not known.
     """
-    values = place.weight.values
-    centres, index = cluster(
-        values, k, importance(place, moments), zero=zeros_of(values) is not None
-    )
-    return np.asarray(centres[index].astype(values.dtype))
+    values, mass = place.weight.values, importance(place, moments)
+    zero = zeros_of(values) is not None
+    if sharing.axis is None:
+        centres, index = cluster(values, sharing.values, mass, zero)
+        return np.asarray(centres[index].astype(values.dtype))
+    rows = sharing.rows(values)
+    masses = sharing.rows(np.ones(values.shape) if mass is None else mass)
+    masses[~masses.any(axis=1)] = 1.0
+    books = Codebooks(cluster_rows(rows, sharing.values, masses, zero))
+    own = np.arange(len(rows))[:, None]
+    found = books.dequantized(books.quantized(rows, 1.0, own), 1.0, own)
+    return sharing.joined(found).astype(values.dtype)
 
 
-def alone(place: Place, k: int, moments: Moments) -> np.ndarray:
+def alone(place: Place, sharing: Sharing, moments: Moments) -> np.ndarray:
     """The weight clustered so that the output of its layer changes least; as ``plain``."""
     layer = layer_with(place)
     matrices = layer.as_matrices(place.weight.values.astype(np.float64))
-    blocks, dtype = moments.damped(), place.weight.dtype
-    found = clustered_to_fit(matrices, k, blocks, zeros_of(matrices), dtype)
-    return np.ascontiguousarray(layer.as_stored(found.values()).astype(dtype))
+    found = _fitted(matrices, sharing, layer, moments.damped(), zeros_of(matrices))
+    return np.ascontiguousarray(layer.as_stored(found).astype(place.weight.dtype))
+
+
+def _fitted(
+    matrices: np.ndarray, sharing: Sharing, layer: Layer, gram: Gram, zeros: np.ndarray | None
+) -> np.ndarray:
+    """Weights of a layer, as ``Layer.matrices``, that share values which are fitted to its output."""
+    books = None if sharing.axis is None else sharing.of_outputs(layer)
+    k, dtype = sharing.values, layer.weight.dtype
+    return clustered_to_fit(matrices, k, gram, zeros, dtype, books=books).values()

@@ -14,6 +14,8 @@ k-means clustering of the weights. Where a tenth of a tensor or more is 0, one v
 
 8-bit weights that a DequantizeLinear reads share integers of their grid and stay quantized (``_integers``).
 
+``granularity`` gives channels, or groups of them, codebooks of their own (``_sharing``).
+
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
 Each weight tensor is a place. Its levels are the clusters asked for and twice as many, up to 256. The
@@ -43,9 +45,10 @@ from ..pruning._fitting.refit import refit
 from ..quantization._layer_moments import Moments, loss_of, observed
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
-from ._codes import Packing, packings, store
+from ._codes import Packing, store
 from ._fits import ClusterLeastSquares, alone, plain
 from ._integers import Stored, observed_integers, shared_integers, stored_places
+from ._sharing import Granularity, Sharing, sharing_of
 
 MOST = 256
 """Clusters of the mildest level."""
@@ -68,6 +71,12 @@ class ClusterWeights(LossyPass):
     materialize: bool = field(
         default=False, metadata={"help": "leave the clustered weights as floats"}
     )
+    granularity: Granularity = field(
+        default="tensor", metadata={"help": "what has a codebook of its own"}
+    )
+    group: int = field(
+        default=16, metadata={"help": "channels that share a codebook, for granularity=group"}
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense.
@@ -75,10 +84,10 @@ class ClusterWeights(LossyPass):
         Raises:
             ValueError: so it is.
         """
-        if not (2 <= self.clusters <= MOST and self.smallest >= 1):
+        if not (2 <= self.clusters <= MOST and self.smallest >= 1 and self.group >= 1):
             raise ValueError(
-                f"clusters are 2 to {MOST}, smallest is a whole number from 1; "
-                f"not {self.clusters} and {self.smallest}"
+                f"clusters are 2 to {MOST}, smallest and group whole numbers from 1; "
+                f"not {self.clusters}, {self.smallest} and {self.group}"
             )
 
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
@@ -88,10 +97,10 @@ class ClusterWeights(LossyPass):
 
     def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
-        levels = {choice.where: int(choice.level) for choice in chosen}
+        places = self._places(context)
+        levels = {c.where: self._sharing(places[c.where], int(c.level)) for c in chosen}
         if not self.materialize:
-            places = self._places(context)
-            wanted = [_packing(places[name], k, context) for name, k in levels.items()]
+            wanted = [_packing(places[name], each, context) for name, each in levels.items()]
             ensure_opset(context, max((packing.opset for packing in wanted), default=0))
         opset = min(int(scope.opset) for scope in context.scopes())
         places = self._places(context)
@@ -101,7 +110,8 @@ class ClusterWeights(LossyPass):
             if weight.dtype.kind == "f":
                 weight.values = weight.values + weight.dtype.type(0)  # -0 is stored as 0
             if not self.materialize:
-                reader = store(weight, opset)
+                sharing = levels[choice.where]
+                reader = store(weight, opset, sharing.axis, sharing.channels)
                 for scope in context.scopes():
                     discard(scope, weight)
             yield Edit(reader, f"{choice.where} {choice.what}, {how[choice.where]}")
@@ -125,8 +135,9 @@ class ClusterWeights(LossyPass):
         for place, moments in _observed(places, context.model, context):
             known = moments if isinstance(moments, Moments) else None
             for k, saving in self._levels(place, context).items():
-                loss = loss_of(plain(place, k, known), place, known)
-                yield Choice(place.name, k, f"takes {k} values", loss, saving)
+                sharing = self._sharing(place, k)
+                loss = loss_of(plain(place, sharing, known), place, known)
+                yield Choice(place.name, k, f"takes {sharing.told}", loss, saving)
         yield from self._proposed_integers(context)
 
     def _proposed_integers(self, context: Context) -> Iterator[Choice | Skip]:
@@ -156,13 +167,20 @@ class ClusterWeights(LossyPass):
         counts = [self.clusters]
         while counts[-1] < MOST:
             counts.append(min(2 * counts[-1], MOST))
-        savings = {k: place.weight.nbytes - _packing(place, k, context).nbytes for k in counts}
+        packed = {k: _packing(place, self._sharing(place, k), context) for k in counts}
+        savings = {k: place.weight.nbytes - packing.nbytes for k, packing in packed.items()}
         return {k: saving for k, saving in savings.items() if saving > 0 or self.materialize}
 
+    def _sharing(self, place: Place | Stored, k: int) -> Sharing:
+        """How the weights of a place share so many values."""
+        if isinstance(place, Stored):
+            return Sharing(tuple(place.weight.shape), k)
+        return sharing_of(place, k, self.granularity, self.group)
 
-def _packing(place: Place | Stored, k: int, context: Context) -> Packing:
+
+def _packing(place: Place | Stored, sharing: Sharing, context: Context) -> Packing:
     """The smallest that the model's operator set has or can be raised to."""
-    every = packings(k, place.size, place.weight.dtype.itemsize)
+    every = sharing.packings(place.weight.dtype.itemsize)
     return next(each for each in every if not opset_objection(context, each.opset))
 
 
@@ -177,7 +195,7 @@ def _observed(
 
 
 def _clustered(
-    places: Mapping[str, Place | Stored], levels: Mapping[str, int], context: Context
+    places: Mapping[str, Place | Stored], levels: Mapping[str, Sharing], context: Context
 ) -> dict[str, str]:
     """Cluster the weights of places, in place; how, in words, by name."""
     chosen = [places[name] for name in levels]
@@ -187,14 +205,14 @@ def _clustered(
         how = _clustered_floats(floats, {name: levels[name] for name in floats}, context)
     stored = [place for place in chosen if isinstance(place, Stored)]
     for place, layer, moments in observed_integers(stored, context):
-        place.weight.values, _ = shared_integers(place, levels[place.name], layer, moments)
+        place.weight.values, _ = shared_integers(place, levels[place.name].values, layer, moments)
         known = "by k-means on its grid" if moments is None else "fitted to what its layer reads"
         how[place.name] = known
     return how
 
 
 def _clustered_floats(
-    places: Mapping[str, Place], levels: Mapping[str, int], context: Context
+    places: Mapping[str, Place], levels: Mapping[str, Sharing], context: Context
 ) -> dict[str, str]:
     """Cluster the weights of floats, in place; how, in words, by name."""
     original = context.model.copy()
@@ -202,18 +220,18 @@ def _clustered_floats(
     rest = [places[name] for name in levels if how.get(name) != FITTED]
     own = {place.name: place for place in rest}
     for place, moments in _observed(list(own.values()), original, context):
-        k, name = levels[place.name], place.name
+        name, sharing = place.name, levels[place.name]
         if isinstance(moments, Moments):
-            place.weight.values = alone(place, k, moments)
+            place.weight.values = alone(place, sharing, moments)
             how[name] = "fitted to what its layer reads"
         else:
-            place.weight.values = plain(place, k, None)
+            place.weight.values = plain(place, sharing, None)
             how[name] = f"by k-means: {how.get(name) or moments}"
     return how
 
 
 def _refitted(
-    places: Mapping[str, Place], levels: Mapping[str, int], original: Model, context: Context
+    places: Mapping[str, Place], levels: Mapping[str, Sharing], original: Model, context: Context
 ) -> dict[str, str]:
     """Cluster what can be refitted."""
     if context.data is None:
