@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +17,7 @@ from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice
 from graphopt.options import build, parse_choice
-from graphopt.passes.clustering import _fits, cluster_weights
+from graphopt.passes.clustering import _sharing, cluster_weights
 from graphopt.passes.clustering._codes import packings
 from graphopt.passes.clustering.cluster_weights import ClusterWeights
 from graphopt.quality.gate import Budget
@@ -68,7 +69,8 @@ def _layers_clustered(options: str, fitted: bool) -> Model:
 def _clustered(options: str, model: Model, fitted: bool) -> Model:
     step = f"cluster-weights:smallest=100,{options}"
     if fitted:
-        result = graphopt.optimize(model, passes=[step], data=images(), budget=FREE)
+        data = {i.name: images()["x"].reshape(64, *i.shape[1:]) for i in model.graph.inputs}
+        result = graphopt.optimize(model, passes=[step], data=data, budget=FREE)
         assert result.report.steps[-1].edits
         return result.model
     made = build(ClusterWeights, parse_choice(step)[1])
@@ -240,6 +242,74 @@ def test_codebooks_of_channels_are_fitted_and_serve_unequal_channels() -> None:
     assert found["channel", True] < 0.5 * found["channel", False]
 
 
+VECTORS = [
+    ("clusters=16,vector=2", True),
+    ("clusters=5,vector=4", False),
+    ("clusters=64,vector=3", True),
+    ("clusters=256,vector=8", False),
+]
+
+
+@pytest.mark.parametrize(("options", "fitted"), VECTORS)
+def test_vectors_fold_to_clustered_floats(options: str, fitted: bool, tmp_path) -> None:
+    model = layers() if "256" not in options else large()
+    data = {i.name: images(128)["x"].reshape(128, *i.shape[1:]) for i in model.graph.inputs}
+    stored = clustered(options, model.copy(), fitted)
+    floats = clustered(f"{options},materialize=true", model.copy(), fitted)
+    made, wanted = (session(each).run(None, data)[0] for each in (stored, floats))
+    np.testing.assert_array_equal(made, wanted)
+    run, wanted = as_run(stored, tmp_path), as_run(floats, tmp_path)
+    assert [node.op_type for node in run.node] == [node.op_type for node in wanted.node]
+    assert stored.weight_bytes() < floats.weight_bytes()
+    clusters, width = (int(part.split("=")[1]) for part in options.split(","))
+    last = held(floats, "w5").values  # transposed: outputs, of which there are 12, come first
+    width = max(d for d in range(1, width + 1) if 12 % d == 0) if "256" not in options else width
+    assert len(np.unique(last.T.reshape(-1, width), axis=0)) <= clusters
+
+
+def large() -> Model:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,288] x, float[288,96] w4, float[64,96] w5) => (float[N,64] y) {
+      m = MatMul(x, w4)
+      y = Gemm<transB = 1>(m, w5)
+    }"""
+    return parse(text, ("w4", "w5"))
+
+
+def test_vectors_lose_less_than_single_values_of_as_many_bits() -> None:
+    data, model = {"x": images(256)["x"].reshape(256, -1)}, large()
+    wanted, lost = np.asarray(session(model).run(None, data)[0]), {}
+    for options in ("clusters=4", "clusters=16,vector=2"):
+        passes = [f"cluster-weights:{options}"]
+        found = graphopt.optimize(model, passes=passes, data=data, budget=FREE).model
+        lost[options] = float(np.square(session(found).run(None, data)[0] - wanted).sum())
+    assert lost["clusters=16,vector=2"] < lost["clusters=4"]
+
+
+def test_weights_of_many_zeros_have_no_vectors() -> None:
+    model = large()
+    constant = held(model, "w4")
+    constant.values = np.where(np.abs(constant.values) < 0.5, 0, constant.values)
+    zeros = constant.values == 0
+    found = held(clustered("clusters=16,vector=2,materialize=true", model, False), "w4").values
+    assert (found[zeros] == 0).all()
+    assert len(np.unique(found)) == 4
+
+
+def test_behind_256_vectors_come_single_values() -> None:
+    choices = [c for c in proposed(ClusterWeights(64, vector=4), large()) if c.where == "w4"]
+    said = [choice.what.removeprefix("takes ") for choice in choices]
+    assert said[:4] == ["64 vectors of 4", "128 vectors of 4", "256 vectors of 4", "8 values"]
+    for before, after in itertools.pairwise(choices):
+        assert before.level < after.level and before.loss > after.loss
+        assert before.saving >= after.saving
+
+
+def test_vectors_of_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="one codebook for a tensor"):
+        ClusterWeights(vector=2, granularity="channel")
+
+
 @pytest.mark.parametrize("fitted", [True, False])
 def test_zeros_stay_zeros_with_codebooks_of_channels(fitted: bool) -> None:
     model = layers()
@@ -271,7 +341,7 @@ def test_zeros_stay_zeros(fitted: bool) -> None:
     zeros = {name: held(model, name).values == 0 for name in NAMES}
     found = initializers(clustered("clusters=4,materialize=true", model, fitted))
     for name, where in zeros.items():
-        assert where.mean() > _fits.NOTABLE
+        assert where.mean() > _sharing.NOTABLE
         assert (found[name][where] == 0).all()
         assert len(np.unique(found[name])) == 4
 

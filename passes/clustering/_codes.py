@@ -15,6 +15,11 @@ channels first and the last row filled up. With m codes to an integer, a table o
     W = Transpose(Reshape(GatherElements(T [books, k], Cast(Q [books, n / books]), axis = 1), shape))
     Q = Reshape(Gather(D [k^m, m], Cast(P)), [books, n / books])
 
+A vector of d weights can have a code of its own. Vectors lie along one axis, which comes last, and are the
+rows of the codebook, or parts of the rows of T:
+
+    W = Transpose(Reshape(Gather(C [k, d], Cast(Q [n / d])), shape))
+
 A runtime computes this once, when it loads the model, and then has the weights as floats.
 """
 
@@ -101,6 +106,36 @@ def packings(values: int, size: int, itemsize: int, books: int = 1) -> list[Pack
     return sorted(found, key=lambda each: (each.nbytes, each.opset, each.together))
 
 
+def store_vectors(weight: Constant, opset: int, axis: int, width: int) -> Node:
+    """Let everything that reads a weight read codes of vectors.
+
+    Args:
+        weight: of 256 distinct vectors at most, all finite.
+        opset: that the model is written in.
+        axis: along which vectors lie.
+        width: entries of a vector.
+
+    Returns:
+        A node that reads it.
+    """
+    chain, moved = Chain.before(weight, "shared"), np.moveaxis(weight.values, axis, -1)
+    book, codes = np.unique(moved.reshape(-1, width), axis=0, return_inverse=True)
+    codes = codes.reshape(-1)
+    every = packings(max(len(book), 2), codes.size, weight.dtype.itemsize * width)
+    packing = next(each for each in every if each.opset <= opset)
+    if packing.together == 1:
+        flat = chain.add("Gather", [chain.constant("codebook", book), _read(chain, codes, packing)])
+    else:
+        flat = _split(chain, "table", _resized(book, packing), codes, packing)
+    shape = chain.constant("shape", np.array(moved.shape, np.int64))
+    if axis == weight.values.ndim - 1:
+        chain.end("Reshape", [flat, shape])
+    else:
+        order = [*range(axis), len(moved.shape) - 1, *range(axis, len(moved.shape) - 1)]
+        chain.end("Transpose", [chain.add("Reshape", [flat, shape])], {"perm": order})
+    return chain.near
+
+
 def store(weight: Constant, opset: int, axis: int | None = None, channels: int = 0) -> Node:
     """Let everything that reads a weight read codes.
 
@@ -167,7 +202,7 @@ def _several(chain: Chain, values: np.ndarray, opset: int, axis: int, channels: 
 
 def _resized(book: np.ndarray, packing: Packing) -> np.ndarray:
     """As many values as the packing counts."""
-    return np.resize(book, packing.values)
+    return book[np.minimum(np.arange(packing.values), len(book) - 1)]
 
 
 def _read(chain: Chain, codes: np.ndarray, packing: Packing) -> gs.Tensor:
@@ -195,4 +230,4 @@ def _split(
     flat = chain.add(
         "Gather", [chain.constant(what, table), _read(chain, filled @ powers, packing)]
     )
-    return _cut(chain, flat, size) if size % together else flat
+    return _cut(chain, flat, size * (table[0, 0].size)) if size % together else flat

@@ -6,7 +6,7 @@
              it is by now, T what the original has at the layer's place: a layer makes up for what the ones
              before it lose. The bias takes up the mean. See ``pruning._fitting``.
 
-Where many weights are 0, they stay 0, and one value is 0.
+Where many weights are 0, they stay 0, and one value is 0. What shares them is said by ``_sharing``.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from graphopt.numerics.kmeans import cluster
 from graphopt.numerics.kmeans_rows import cluster_rows
 from graphopt.numerics.rounding import Gram
 from graphopt.numerics.streaming import Cross
+from graphopt.numerics.vector_codebooks import cluster_vectors, nearest_vectors, vectors_to_fit
 
 from ..pruning._fitting.fits import LeastSquares
 from ..pruning._fitting.layers import Layer
 from ..pruning._fitting.places import Place as Compared
 from ..quantization._layer_moments import Moments, importance, layer_with
 from ..quantization._weight_places import Place
-from ._sharing import Sharing
-
-NOTABLE = 0.1
-"""The share of zeros from which on zeros stay zeros."""
+from ._sharing import Sharing, zeros_of
 
 
 class ClusterLeastSquares(LeastSquares):
@@ -55,12 +53,6 @@ class ClusterLeastSquares(LeastSquares):
         return shared, (fit.bias + left).reshape(-1)
 
 
-def zeros_of(weights: np.ndarray) -> np.ndarray | None:
-    """Which weights are 0, where that are many; else None."""
-    zeros = weights == 0
-    return zeros if zeros.mean() >= NOTABLE else None
-
-
 def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray:
     """The clustered weight, of its shape and type.
 
@@ -74,6 +66,8 @@ def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray
     if sharing.axis is None:
         centres, index = cluster(values, sharing.values, mass, zero)
         return np.asarray(centres[index].astype(values.dtype))
+    if sharing.vector > 1:
+        return _nearest_vectors(values, sharing, mass)
     rows = sharing.rows(values)
     masses = sharing.rows(np.ones(values.shape) if mass is None else mass)
     masses[~masses.any(axis=1)] = 1.0
@@ -81,6 +75,19 @@ def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray
     own = np.arange(len(rows))[:, None]
     found = books.dequantized(books.quantized(rows, 1.0, own), 1.0, own)
     return sharing.joined(found).astype(values.dtype)
+
+
+def _nearest_vectors(values: np.ndarray, sharing: Sharing, mass: np.ndarray | None) -> np.ndarray:
+    """A weight of the nearest vectors of its k-means clustering; inputs count, outputs count alike."""
+    assert sharing.axis is not None
+    moved = np.moveaxis(values, sharing.axis, -1)
+    vectors = moved.reshape(-1, sharing.vector)
+    own = None if mass is None else np.moveaxis(mass, sharing.axis, -1)
+    centres = cluster_vectors(
+        vectors, sharing.values, None if own is None else own.reshape(vectors.shape)[:, 0]
+    )
+    found = centres[nearest_vectors(centres, vectors)].reshape(moved.shape)
+    return np.ascontiguousarray(np.moveaxis(found, -1, sharing.axis).astype(values.dtype))
 
 
 def alone(place: Place, sharing: Sharing, moments: Moments) -> np.ndarray:
@@ -95,6 +102,8 @@ def _fitted(
     matrices: np.ndarray, sharing: Sharing, layer: Layer, gram: Gram, zeros: np.ndarray | None
 ) -> np.ndarray:
     """Weights of a layer, as ``Layer.matrices``, that share values which are fitted to its output."""
-    books = None if sharing.axis is None else sharing.of_outputs(layer)
     k, dtype = sharing.values, layer.weight.dtype
+    if sharing.vector > 1:
+        return vectors_to_fit(matrices, k, sharing.vector, gram, dtype).values()
+    books = None if sharing.axis is None else sharing.of_outputs(layer)
     return clustered_to_fit(matrices, k, gram, zeros, dtype, books=books).values()

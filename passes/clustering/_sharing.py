@@ -4,12 +4,18 @@
     group      one for so many consecutive channels, along the axis that counts what the reader gives out
     channel    one for each
 
+With ``vector`` d > 1 there is one codebook, of k vectors of d weights: those of d outputs in a row for the
+same input; of a table that is looked up, d in a row. Where outputs are no multiple of d, there are vectors
+of the largest divisor c below it, ``k^(c / d)`` of them, so that a weight takes as many bits. Where a tenth
+of the weights or more is 0, or nothing divides, there are single values: vectors would not keep zeros.
+
 A codebook that would take more bytes than the codes that it serves is shared by twice as many channels, and
 so on: a tensor of few weights for each channel, such as a depthwise convolution's, has one for all.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +27,18 @@ from ._codes import Packing, packings
 
 Granularity = Literal["tensor", "group", "channel"]
 
+MOST = 256
+"""Entries of the largest codebook."""
+
+NOTABLE = 0.1
+"""The share of zeros from which on zeros stay zeros."""
+
+
+def zeros_of(weights: np.ndarray) -> np.ndarray | None:
+    """Which weights are 0, where that are many; else None."""
+    zeros = weights == 0
+    return zeros if zeros.mean() >= NOTABLE else None
+
 
 @dataclass(frozen=True)
 class Sharing:
@@ -29,19 +47,25 @@ class Sharing:
     Attributes:
         shape: of the tensor.
         values: k, of a codebook.
-        axis: along which codebooks differ; None where there is one.
-        channels: along the axis that share a codebook.
+        axis: along which codebooks differ, or vectors lie; None where there is one, of single values.
+        channels: along the axis that share a codebook; 0 where there is one.
+        vector: weights that share a code.
     """
 
     shape: tuple[int, ...]
     values: int
     axis: int | None = None
     channels: int = 0
+    vector: int = 1
 
     @property
     def books(self) -> int:
         """Codebooks."""
-        return 1 if self.axis is None else -(-self.shape[self.axis] // self.channels)
+        return (
+            1
+            if not self.channels or self.axis is None
+            else -(-self.shape[self.axis] // self.channels)
+        )
 
     @property
     def numbers(self) -> np.ndarray:
@@ -74,6 +98,8 @@ class Sharing:
     def packings(self, itemsize: int) -> list[Packing]:
         """The forms that there are, the smallest first."""
         size = int(np.prod(self.shape))
+        if self.vector > 1:
+            return packings(self.values, size // self.vector, itemsize * self.vector)
         if self.axis is not None:
             size = size // self.shape[self.axis] * self.books * self.channels
         return packings(self.values, size, itemsize, self.books)
@@ -81,29 +107,87 @@ class Sharing:
     @property
     def told(self) -> str:
         """In words."""
+        if self.vector > 1:
+            return f"{self.values} vectors of {self.vector}"
         if self.axis is None:
             return f"{self.values} values"
         each = "each channel" if self.channels == 1 else f"every {self.channels} channels"
         return f"{self.values} values for {each}"
 
 
-def sharing_of(place: Place, k: int, granularity: Granularity, group: int) -> Sharing:
-    """How the weights of a place share codebooks of so many values.
+@dataclass(frozen=True)
+class Wanted:
+    """How weights are to share values, where they can.
 
-    Args:
-        place: the weight.
-        k: values.
+    Attributes:
+        clusters: k, the fewest entries of a codebook.
         granularity: see the module's docstring.
         group: channels of a group.
+        vector: d.
     """
-    shape, axis = tuple(place.weight.shape), place.channels[-1:]
-    if granularity == "tensor" or not axis:
+
+    clusters: int
+    granularity: Granularity = "tensor"
+    group: int = 16
+    vector: int = 1
+
+    def levels(self, place: Place) -> dict[float, Sharing]:
+        """The ways for a weight, from the one of the fewest values; by how many values a weight can take.
+
+        That is the d-th root of k for vectors of d; behind them come single values, so that a place has
+        milder levels than 256 vectors: powers of two.
+        """
+        axis, vector = _vectors(place, self.vector) if self.vector > 1 else (0, 1)
+        found: dict[float, Sharing] = {}
+        least = self.clusters
+        if vector > 1:
+            shape = tuple(place.weight.shape)
+            first = max(round(self.clusters ** (vector / self.vector)), 2)
+            for k in doubled(first):
+                found[k ** (1 / vector)] = Sharing(shape, k, axis, vector=vector)
+            least = 2 << 8 // vector
+        elif self.vector > 1:
+            least = plain_clusters(self.clusters, self.vector)
+        return found | {k: self._single(place, k) for k in doubled(least)}
+
+    def _single(self, place: Place, k: int) -> Sharing:
+        """Codebooks of so many single values."""
+        shape, axis = tuple(place.weight.shape), place.channels[-1:]
+        if self.granularity == "tensor" or not axis:
+            return Sharing(shape, k)
+        itemsize = place.weight.dtype.itemsize
+        channels = 1 if self.granularity == "channel" else self.group
+        while channels < shape[axis[0]]:
+            found = Sharing(shape, k, axis[0], channels)
+            smallest = found.packings(itemsize)[0]
+            if 2 * smallest.table_bytes <= smallest.nbytes:
+                return found
+            channels *= 2
         return Sharing(shape, k)
-    itemsize, channels = place.weight.dtype.itemsize, 1 if granularity == "channel" else group
-    while channels < shape[axis[0]]:
-        found = Sharing(shape, k, axis[0], channels)
-        smallest = found.packings(itemsize)[0]
-        if 2 * smallest.table_bytes <= smallest.nbytes:
-            return found
-        channels *= 2
-    return Sharing(shape, k)
+
+
+def plain_clusters(clusters: int, vector: int) -> int:
+    """Single values that take as many bits as a weight does in so many vectors."""
+    return max(math.ceil(round(float(clusters) ** (1 / vector), 9)), 2)
+
+
+def doubled(first: int) -> list[int]:
+    """A number of values, twice as many, and so on up to 256."""
+    counts = [first]
+    while counts[-1] < MOST:
+        counts.append(min(2 * counts[-1], MOST))
+    return counts
+
+
+def _vectors(place: Place, wanted: int) -> tuple[int, int]:
+    """Along which axis of a weight vectors lie, and the most entries, up to so many, that divide it."""
+    shape, axes = tuple(place.weight.shape), place.channels[-1:]
+    if place.reader.op == "Gather" and axes:
+        axes = (len(shape) - 1,) if len(shape) > 1 else ()
+    if not axes or zeros_of(place.weight.values) is not None:
+        return 0, 1
+    axis, size = axes[0], int(shape[axes[0]])
+    if place.reader.op == "Conv":
+        size //= int(place.reader.attrs.get("group", 1))
+    width: int = next(d for d in range(wanted, 0, -1) if size % d == 0)
+    return axis, width

@@ -14,13 +14,14 @@ k-means clustering of the weights. Where a tenth of a tensor or more is 0, one v
 
 8-bit weights that a DequantizeLinear reads share integers of their grid and stay quantized (``_integers``).
 
-``granularity`` gives channels, or groups of them, codebooks of their own (``_sharing``).
+``granularity`` gives channels, or groups of them, codebooks of their own; with ``vector`` a code stands for
+several weights (``_sharing``, ``numerics.vector_codebooks``).
 
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
-Each weight tensor is a place. Its levels are the clusters asked for and twice as many, up to 256. The
-operator set is raised where that lets smaller integers be used (4 bits: 21, 2 bits: 25). Biases and
-normalizations are left alone.
+Each weight tensor is a place. Its levels are the clusters asked for and twice as many, up to 256; behind 256
+vectors come single values. The operator set is raised where that lets smaller integers be used (4 bits: 21,
+2 bits: 25). Biases and normalizations are left alone.
 
 Refuses what ``quantize-weights`` refuses: tensors that are not floats, or hold NaN or infinity; those that
 would not become smaller; those that a graph returns, or that several scopes read.
@@ -30,10 +31,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from graphopt.ir.graph import Node
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
@@ -45,13 +47,10 @@ from ..pruning._fitting.refit import refit
 from ..quantization._layer_moments import Moments, loss_of, observed
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
-from ._codes import Packing, store
+from ._codes import Packing, store, store_vectors
 from ._fits import ClusterLeastSquares, alone, plain
 from ._integers import Stored, observed_integers, shared_integers, stored_places
-from ._sharing import Granularity, Sharing, sharing_of
-
-MOST = 256
-"""Clusters of the mildest level."""
+from ._sharing import MOST, Granularity, Sharing, Wanted, doubled, plain_clusters
 
 FITTED = "fitted to what the original gives"
 
@@ -78,6 +77,10 @@ class ClusterWeights(LossyPass):
         default=16, metadata={"help": "channels that share a codebook, for granularity=group"}
     )
 
+    vector: Literal[1, 2, 3, 4, 5, 6, 7, 8] = field(
+        default=1, metadata={"help": "weights that share a code"}
+    )
+
     def __post_init__(self) -> None:
         """Refuse options that make no sense.
 
@@ -90,6 +93,9 @@ class ClusterWeights(LossyPass):
                 f"not {self.clusters}, {self.smallest} and {self.group}"
             )
 
+        if self.vector > 1 and self.granularity != "tensor":
+            raise ValueError("vectors have one codebook for a tensor: granularity=tensor")
+
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
         """See the module's docstring."""
         key = (self.name, *astuple(self))
@@ -98,7 +104,7 @@ class ClusterWeights(LossyPass):
     def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
         places = self._places(context)
-        levels = {c.where: self._sharing(places[c.where], int(c.level)) for c in chosen}
+        levels = {c.where: self._sharings(places[c.where])[c.level] for c in chosen}
         if not self.materialize:
             wanted = [_packing(places[name], each, context) for name, each in levels.items()]
             ensure_opset(context, max((packing.opset for packing in wanted), default=0))
@@ -110,8 +116,7 @@ class ClusterWeights(LossyPass):
             if weight.dtype.kind == "f":
                 weight.values = weight.values + weight.dtype.type(0)  # -0 is stored as 0
             if not self.materialize:
-                sharing = levels[choice.where]
-                reader = store(weight, opset, sharing.axis, sharing.channels)
+                reader = _stored(weight, levels[choice.where], opset)
                 for scope in context.scopes():
                     discard(scope, weight)
             yield Edit(reader, f"{choice.where} {choice.what}, {how[choice.where]}")
@@ -134,10 +139,9 @@ class ClusterWeights(LossyPass):
             yield Skip("the model", "without data weights are clustered for themselves")
         for place, moments in _observed(places, context.model, context):
             known = moments if isinstance(moments, Moments) else None
-            for k, saving in self._levels(place, context).items():
-                sharing = self._sharing(place, k)
+            for level, sharing, saving in self._levels(place, context):
                 loss = loss_of(plain(place, sharing, known), place, known)
-                yield Choice(place.name, k, f"takes {sharing.told}", loss, saving)
+                yield Choice(place.name, level, f"takes {sharing.told}", loss, saving)
         yield from self._proposed_integers(context)
 
     def _proposed_integers(self, context: Context) -> Iterator[Choice | Skip]:
@@ -150,32 +154,41 @@ class ClusterWeights(LossyPass):
             if why:
                 yield Skip(name, why)
         for place, layer, moments in observed_integers(stored, context):
-            for k, saving in self._levels(place, context).items():
-                loss = shared_integers(place, k, layer, moments)[1]
-                yield Choice(place.name, k, f"takes {k} values", loss, saving)
+            for level, sharing, saving in self._levels(place, context):
+                loss = shared_integers(place, sharing.values, layer, moments)[1]
+                yield Choice(place.name, level, f"takes {sharing.told}", loss, saving)
 
     def _objection(self, place: Place | Stored, context: Context) -> str:
         """Why it is no use to cluster a weight; empty where it is."""
         if self.materialize:
-            few = len(np.unique(place.weight.values)) <= self.clusters
+            few = self.vector == 1 and len(np.unique(place.weight.values)) <= self.clusters
             return f"it takes no more than {self.clusters} values already" if few else ""
         smaller = self._levels(place, context)
         return "" if smaller else f"it would not be smaller with {self.clusters} values"
 
-    def _levels(self, place: Place | Stored, context: Context) -> dict[int, int]:
-        """What each number of clusters saves in bytes; none that saves nothing, unless floats stay."""
-        counts = [self.clusters]
-        while counts[-1] < MOST:
-            counts.append(min(2 * counts[-1], MOST))
-        packed = {k: _packing(place, self._sharing(place, k), context) for k in counts}
-        savings = {k: place.weight.nbytes - packing.nbytes for k, packing in packed.items()}
-        return {k: saving for k, saving in savings.items() if saving > 0 or self.materialize}
+    def _levels(self, place: Place | Stored, context: Context) -> list[tuple[float, Sharing, int]]:
+        """Levels with what each saves in bytes; none that saves nothing, unless floats stay."""
+        found = []
+        for level, sharing in self._sharings(place).items():
+            saving = place.weight.nbytes - _packing(place, sharing, context).nbytes
+            if saving > 0 or self.materialize:
+                found.append((level, sharing, saving))
+        return found
 
-    def _sharing(self, place: Place | Stored, k: int) -> Sharing:
-        """How the weights of a place share so many values."""
-        if isinstance(place, Stored):
-            return Sharing(tuple(place.weight.shape), k)
-        return sharing_of(place, k, self.granularity, self.group)
+    def _sharings(self, place: Place | Stored) -> dict[float, Sharing]:
+        """The ways in which the weights of a place can share values, by level."""
+        if isinstance(place, Place):
+            wanted = Wanted(self.clusters, self.granularity, self.group, self.vector)
+            return wanted.levels(place)
+        shape = tuple(place.weight.shape)
+        return {k: Sharing(shape, k) for k in doubled(plain_clusters(self.clusters, self.vector))}
+
+
+def _stored(weight: Constant, sharing: Sharing, opset: int) -> Node:
+    """Store a weight that shares values; a node that reads it."""
+    if sharing.vector > 1 and sharing.axis is not None:
+        return store_vectors(weight, opset, sharing.axis, sharing.vector)
+    return store(weight, opset, sharing.axis, sharing.channels)
 
 
 def _packing(place: Place | Stored, sharing: Sharing, context: Context) -> Packing:
