@@ -168,7 +168,7 @@ class Wanted:
 
 def plain_clusters(clusters: int, vector: int) -> int:
     """Single values that take as many bits as a weight does in so many vectors."""
-    return max(math.ceil(round(float(clusters) ** (1 / vector), 9)), 2)
+    return max(math.ceil(round(math.pow(clusters, 1 / vector), 9)), 2)
 
 
 def doubled(first: int) -> list[int]:
