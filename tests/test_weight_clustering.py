@@ -271,7 +271,8 @@ def large() -> Model:
     text = """<ir_version: 8, opset_import: ["" : 17]>
     g (float[N,288] x, float[288,96] w4, float[64,96] w5) => (float[N,64] y) {
       m = MatMul(x, w4)
-      y = Gemm<transB = 1>(m, w5)
+      n = Relu(m)
+      y = Gemm<transB = 1>(n, w5)
     }"""
     return parse(text, ("w4", "w5"))
 
@@ -308,6 +309,62 @@ def test_behind_256_vectors_come_single_values() -> None:
 def test_vectors_of_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="one codebook for a tensor"):
         ClusterWeights(vector=2, granularity="channel")
+
+
+def entropy(values: np.ndarray) -> float:
+    counts = np.unique(values, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_merged_clusters_take_fewer_bits_for_a_little_loss(fitted: bool) -> None:
+    model = large()
+    found = {
+        merge: clustered(f"clusters=32,materialize=true,merge={merge}", model.copy(), fitted)
+        for merge in (0, 0.5)
+    }
+    before, after = (
+        sum(entropy(held(each, name).values) for name in ("w4", "w5")) for each in found.values()
+    )
+    assert after < before - 0.1
+    for name in ("w4", "w5"):
+        few = (len(np.unique(held(each, name).values)) for each in found.values())
+        assert next(few) > next(few)
+    if not fitted:
+        gaps = [
+            np.square(held(each, "w4").values - held(model, "w4").values).sum()
+            for each in found.values()
+        ]
+        assert gaps[0] < gaps[1] <= 1.5 * gaps[0] * (1 + 1e-6)
+
+
+def test_without_merging_is_the_next_level() -> None:
+    choices = [c for c in proposed(ClusterWeights(16, merge=0.2), large()) if c.where == "w4"]
+    said = [choice.what.removeprefix("takes ") for choice in choices]
+    assert said[:3] == ["at most 16 values", "16 values", "at most 32 values"]
+    for before, after in itertools.pairwise(choices):
+        assert before.level < after.level and before.loss >= after.loss
+
+
+def test_zeros_stay_when_clusters_are_merged() -> None:
+    model = large()
+    constant = held(model, "w4")
+    constant.values = np.where(np.abs(constant.values) < 0.5, 0, constant.values)
+    zeros = constant.values == 0
+    for fitted in (True, False):
+        options = "clusters=16,merge=0.5,materialize=true"
+        found = held(clustered(options, model.copy(), fitted), "w4").values
+        assert (found[zeros] == 0).all()
+        assert len(np.unique(found)) < 16
+
+
+@pytest.mark.parametrize("options", [{"vector": 2}, {"granularity": "group"}])
+def test_only_single_values_of_a_tensor_are_merged(options: dict) -> None:
+    with pytest.raises(ValueError, match="single values for a tensor"):
+        ClusterWeights(merge=0.1, **options)
+    with pytest.raises(ValueError, match="share from 0 to 1"):
+        ClusterWeights(merge=-0.1)
 
 
 @pytest.mark.parametrize("fitted", [True, False])

@@ -162,10 +162,25 @@ class Sharing(Protocol):
 
 
 def fitted(
-    problem: Problem, sharing: Sharing, dtype: npt.DTypeLike, damping: float, turns: int
+    problem: Problem,
+    sharing: Sharing,
+    dtype: npt.DTypeLike,
+    damping: float,
+    turns: int,
+    begun: np.ndarray | None = None,
 ) -> Clustered:
-    """See the module's docstring; E of no codebook that is judged for itself is larger than after 2."""
-    best = _rounded(problem, sharing, _of_type(sharing.start(problem), dtype), damping)
+    """See the module's docstring; E of no codebook that is judged for itself is larger than after 2.
+
+    Args:
+        problem: the layers.
+        sharing: how values are shared.
+        dtype: floats that the values are rounded to.
+        damping: as for ``rounding.rounded_to_fit``.
+        turns: of fitting the codebook and the assignment.
+        begun: codebooks to start from; None: those of k-means.
+    """
+    centres = sharing.start(problem) if begun is None else begun
+    best = _rounded(problem, sharing, _of_type(centres, dtype), damping)
     least = problem.errors(best)
     for _ in range(turns):
         moved = _of_type(problem.refitted(best, sharing.zero), dtype)

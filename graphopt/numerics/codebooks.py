@@ -8,6 +8,9 @@ weights to values, the squared error of all outputs is
 1. C is the k-means clustering of the weights, each weighted by its ``H_ii``, A the nearest value.
 2. to 4. of ``numerics.codebook_fitting``: A and C are fitted to E in turns.
 
+Clusters can be merged away as long as E grows by no more than a given share (``numerics.cluster_merging``):
+2 to 4 follow on the codebook that is left after some merges.
+
 Outputs can have codebooks of their own, or groups of outputs: E is a sum over outputs, so these are problems
 of their own, solved side by side. E of none is larger than after 1.
 """
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from graphopt.numerics.cluster_merging import furthest, merges
 from graphopt.numerics.codebook_fitting import TURNS, Clustered, Problem, fitted
 from graphopt.numerics.kmeans import cluster, nearest
 from graphopt.numerics.kmeans_rows import below, cluster_rows
@@ -151,6 +155,7 @@ def clustered_to_fit(
     damping: float = DAMPING,
     turns: int = TURNS,
     books: np.ndarray | None = None,
+    merge: float = 0.0,
 ) -> Clustered:
     """Let weights share few values so that the output of their layer changes little.
 
@@ -164,10 +169,11 @@ def clustered_to_fit(
         turns: of fitting the codebook and the assignment.
         books: the number of the codebook of each output, from 0 and none left out, of shape
             ``(groups, outputs)``; None: there is one.
+        merge: share by which the error may grow as clusters of the one codebook are merged away.
 
     Returns:
         Values and the assignment. The squared error of the outputs of each codebook is not larger than with
-        the weighted k-means clustering of the weights, its centres rounded alike.
+        the weighted k-means clustering of the weights, its centres rounded alike, but for what is merged.
 
     Raises:
         ValueError: shapes do not fit, or an element is not finite.
@@ -177,4 +183,30 @@ def clustered_to_fit(
     if books is None:
         books = np.zeros((1, 1), np.int64)
     problem = Problem.of(weights, gram, pinned, books)
-    return fitted(problem, _Sharing(k, zeros is not None), dtype, damping, turns)
+    sharing = _Sharing(k, zeros is not None)
+    found = fitted(problem, sharing, dtype, damping, turns)
+    return _merged(found, problem, sharing, merge, dtype, damping, turns) if merge > 0 else found
+
+
+def _merged(
+    found: Clustered,
+    problem: Problem,
+    sharing: _Sharing,
+    merge: float,
+    dtype: npt.DTypeLike,
+    damping: float,
+    turns: int,
+) -> Clustered:
+    """Clusters of one codebook merged away as far as the error allows."""
+    centres, steps = found.centres[0], found.steps.ravel()
+    counts = np.bincount(steps, minlength=len(centres))
+    mass = np.bincount(steps, problem.importance().ravel(), len(centres))
+    rows = merges(centres, counts, mass, sharing.zero)
+
+    def attempt(number: int) -> tuple[float, Clustered]:
+        book = np.unique(rows[number])[None]
+        reached = fitted(problem, sharing, dtype, damping, turns, book)
+        return float(problem.errors(reached).sum()), reached
+
+    limit = (1.0 + merge) * float(problem.errors(found).sum())
+    return furthest(len(rows) - 1, attempt, limit) or found

@@ -15,8 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from graphopt.numerics.cluster_merging import furthest, merges
 from graphopt.numerics.codebooks import Codebooks, clustered_to_fit
-from graphopt.numerics.kmeans import cluster
+from graphopt.numerics.kmeans import cluster, nearest
 from graphopt.numerics.kmeans_rows import cluster_rows
 from graphopt.numerics.rounding import Gram
 from graphopt.numerics.streaming import Cross
@@ -65,6 +66,8 @@ def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray
     zero = zeros_of(values) is not None
     if sharing.axis is None:
         centres, index = cluster(values, sharing.values, mass, zero)
+        if sharing.merge > 0:
+            return _merged(values, centres, index, mass, sharing.merge, zero)
         return np.asarray(centres[index].astype(values.dtype))
     if sharing.vector > 1:
         return _nearest_vectors(values, sharing, mass)
@@ -106,4 +109,29 @@ def _fitted(
     if sharing.vector > 1:
         return vectors_to_fit(matrices, k, sharing.vector, gram, dtype).values()
     books = None if sharing.axis is None else sharing.of_outputs(layer)
-    return clustered_to_fit(matrices, k, gram, zeros, dtype, books=books).values()
+    found = clustered_to_fit(matrices, k, gram, zeros, dtype, books=books, merge=sharing.merge)
+    return found.values()
+
+
+def _merged(
+    values: np.ndarray,
+    centres: np.ndarray,
+    index: np.ndarray,
+    mass: np.ndarray | None,
+    merge: float,
+    zero: bool,
+) -> np.ndarray:
+    """A weight whose clusters were merged away as far as its own error allows."""
+    weights = np.ones(values.shape) if mass is None else mass
+    places, count = index.ravel(), len(centres)
+    masses = np.bincount(places, weights.ravel(), count)
+    rows = merges(centres, np.bincount(places, minlength=count), masses, zero)
+
+    def attempt(number: int) -> tuple[float, np.ndarray]:
+        book = np.unique(rows[number])
+        found = book[nearest(book, values)]
+        return float((weights * np.square(found - values)).sum()), found.astype(values.dtype)
+
+    limit = (1.0 + merge) * attempt(0)[0]
+    reached = furthest(len(rows) - 1, attempt, limit)
+    return attempt(0)[1] if reached is None else reached

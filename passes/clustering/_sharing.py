@@ -9,6 +9,9 @@ same input; of a table that is looked up, d in a row. Where outputs are no multi
 of the largest divisor c below it, ``k^(c / d)`` of them, so that a weight takes as many bits. Where a tenth
 of the weights or more is 0, or nothing divides, there are single values: vectors would not keep zeros.
 
+With ``merge`` the smallest of the k clusters are merged into their neighbours while the error of the layer,
+or of the weights, grows by no more than that share. The same k without merging is the next milder level.
+
 A codebook that would take more bytes than the codes that it serves is shared by twice as many channels, and
 so on: a tensor of few weights for each channel, such as a depthwise convolution's, has one for all.
 """
@@ -16,7 +19,7 @@ so on: a tensor of few weights for each channel, such as a depthwise convolution
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -50,6 +53,7 @@ class Sharing:
         axis: along which codebooks differ, or vectors lie; None where there is one, of single values.
         channels: along the axis that share a codebook; 0 where there is one.
         vector: weights that share a code.
+        merge: share by which the error may grow as clusters are merged away.
     """
 
     shape: tuple[int, ...]
@@ -57,6 +61,7 @@ class Sharing:
     axis: int | None = None
     channels: int = 0
     vector: int = 1
+    merge: float = 0.0
 
     @property
     def books(self) -> int:
@@ -110,7 +115,7 @@ class Sharing:
         if self.vector > 1:
             return f"{self.values} vectors of {self.vector}"
         if self.axis is None:
-            return f"{self.values} values"
+            return f"{'at most ' * (self.merge > 0)}{self.values} values"
         each = "each channel" if self.channels == 1 else f"every {self.channels} channels"
         return f"{self.values} values for {each}"
 
@@ -124,18 +129,20 @@ class Wanted:
         granularity: see the module's docstring.
         group: channels of a group.
         vector: d.
+        merge: see ``Sharing``.
     """
 
     clusters: int
     granularity: Granularity = "tensor"
     group: int = 16
     vector: int = 1
+    merge: float = 0.0
 
     def levels(self, place: Place) -> dict[float, Sharing]:
         """The ways for a weight, from the one of the fewest values; by how many values a weight can take.
 
         That is the d-th root of k for vectors of d; behind them come single values, so that a place has
-        milder levels than 256 vectors: powers of two.
+        milder levels than 256 vectors: powers of two. Where clusters are merged away there are not quite k.
         """
         axis, vector = _vectors(place, self.vector) if self.vector > 1 else (0, 1)
         found: dict[float, Sharing] = {}
@@ -148,7 +155,11 @@ class Wanted:
             least = 2 << 8 // vector
         elif self.vector > 1:
             least = plain_clusters(self.clusters, self.vector)
-        return found | {k: self._single(place, k) for k in doubled(least)}
+        for k in doubled(least):
+            if self.merge:
+                found[k - 0.5] = replace(self._single(place, k), merge=self.merge)
+            found[k] = self._single(place, k)
+        return found
 
     def _single(self, place: Place, k: int) -> Sharing:
         """Codebooks of so many single values."""

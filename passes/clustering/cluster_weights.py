@@ -17,6 +17,9 @@ k-means clustering of the weights. Where a tenth of a tensor or more is 0, one v
 ``granularity`` gives channels, or groups of them, codebooks of their own; with ``vector`` a code stands for
 several weights (``_sharing``, ``numerics.vector_codebooks``).
 
+``merge`` lets the smallest clusters go where that costs little: the codes of those that are left have less
+entropy, so a packed file shrinks, and now and then they take fewer bits (``numerics.cluster_merging``).
+
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
 Each weight tensor is a place. Its levels are the clusters asked for and twice as many, up to 256; behind 256
@@ -81,6 +84,11 @@ class ClusterWeights(LossyPass):
         default=1, metadata={"help": "weights that share a code"}
     )
 
+    merge: float = field(
+        default=0.0,
+        metadata={"help": "share by which an error may grow as small clusters are merged away"},
+    )
+
     def __post_init__(self) -> None:
         """Refuse options that make no sense.
 
@@ -95,6 +103,10 @@ class ClusterWeights(LossyPass):
 
         if self.vector > 1 and self.granularity != "tensor":
             raise ValueError("vectors have one codebook for a tensor: granularity=tensor")
+        if not 0 <= self.merge <= 1:
+            raise ValueError(f"merge is a share from 0 to 1, not {self.merge}")
+        if self.merge and (self.vector > 1 or self.granularity != "tensor"):
+            raise ValueError("clusters are merged in codebooks of single values for a tensor")
 
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
         """See the module's docstring."""
@@ -115,11 +127,12 @@ class ClusterWeights(LossyPass):
             weight, reader = places[choice.where].weight, places[choice.where].reader
             if weight.dtype.kind == "f":
                 weight.values = weight.values + weight.dtype.type(0)  # -0 is stored as 0
+            left = f" ({len(np.unique(weight.values))} left)" if self.merge else ""
             if not self.materialize:
                 reader = _stored(weight, levels[choice.where], opset)
                 for scope in context.scopes():
                     discard(scope, weight)
-            yield Edit(reader, f"{choice.where} {choice.what}, {how[choice.where]}")
+            yield Edit(reader, f"{choice.where} {choice.what}{left}, {how[choice.where]}")
 
     def _places(self, context: Context) -> dict[str, Place | Stored]:
         """All tensors by name, of floats and of integers."""
@@ -178,7 +191,7 @@ class ClusterWeights(LossyPass):
     def _sharings(self, place: Place | Stored) -> dict[float, Sharing]:
         """The ways in which the weights of a place can share values, by level."""
         if isinstance(place, Place):
-            wanted = Wanted(self.clusters, self.granularity, self.group, self.vector)
+            wanted = Wanted(self.clusters, self.granularity, self.group, self.vector, self.merge)
             return wanted.levels(place)
         shape = tuple(place.weight.shape)
         return {k: Sharing(shape, k) for k in doubled(plain_clusters(self.clusters, self.vector))}

@@ -5,8 +5,8 @@
 Tied weights that training let drift apart, or that were rounded apart, and repeated blocks are stored once.
 Those of equal bytes are so already: ``merge-duplicate-initializers`` is exact and comes before. A is the
 nearest of the tensors of B's shape and type that come before it and keep their own; it stays as it is, so
-each choice stands alone. What is lost: with data, the share of the squares of the outputs of B's layer on what
-that reads; else of the squares of B. A sample of the elements is compared before whole tensors are.
+each choice stands alone. What is lost: with data, the share of the squares of the outputs of B's layer on
+what that reads; else of the squares of B. A sample of the elements is compared before whole tensors are.
 
 Layers that share a tensor are not refitted one after the other by later passes. So it pays where B is large.
 
