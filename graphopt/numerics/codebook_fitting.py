@@ -167,7 +167,7 @@ def fitted(
     dtype: npt.DTypeLike,
     damping: float,
     turns: int,
-    begun: np.ndarray | None = None,
+    start: np.ndarray | None = None,
 ) -> Clustered:
     """See the module's docstring; E of no codebook that is judged for itself is larger than after 2.
 
@@ -177,9 +177,9 @@ def fitted(
         dtype: floats that the values are rounded to.
         damping: as for ``rounding.rounded_to_fit``.
         turns: of fitting the codebook and the assignment.
-        begun: codebooks to start from; None: those of k-means.
+        start: codebooks; None: those of k-means.
     """
-    centres = sharing.start(problem) if begun is None else begun
+    centres = sharing.start(problem) if start is None else start
     best = _rounded(problem, sharing, _of_type(centres, dtype), damping)
     least = problem.errors(best)
     for _ in range(turns):
