@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
 
 from graphopt.errors import NativeError
@@ -21,7 +22,7 @@ from graphopt.ir.graph import Constant, Node, Variable
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
 from graphopt.ir.surgery import insert, new_constant, new_tensor, producer, read_by, tidy
-from graphopt.numerics.streaming import MomentsSpec
+from graphopt.numerics.streaming import Moments, MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
@@ -69,7 +70,8 @@ class _Variants:
         model: the copy.
         outputs: the names of the outputs that are compared.
         constants: weights as integers, by the number of the unit.
-        differences: by what is rounded, the names of the differences by the name of the output.
+        differences: by what is rounded, the names of the sums of the squared differences by the name of the
+            output.
         unknown: what flows into the bodies of control flow when rounded: its loss is not known.
     """
 
@@ -169,11 +171,22 @@ class _Variants:
         for name in self.outputs:
             tensor = self.tensors[name]
             if id(tensor) in seconds:
-                gap = new_tensor(graph, f"{name}/difference")
-                near = producer(tensor) or self.order[-1]
-                insert(near, "Sub", [seconds[id(tensor)], tensor], [gap]).order += 0.75
-                found[name] = gap.name
+                found[name] = self._squared_difference(seconds[id(tensor)], tensor)
         self.differences[key] = found
+
+    def _squared_difference(self, second: gs.Tensor, first: gs.Tensor) -> str:
+        """The sum of the squares of the difference of two tensors, by name."""
+        graph, near, read = self.model.graph, producer(first) or self.order[-1], [second, first]
+        steps: tuple[tuple[str, dict[str, int]], ...] = (
+            ("Sub", {}),
+            ("Cast", {"to": onnx.TensorProto.FLOAT}),
+            ("ReduceSumSquare", {"keepdims": 0}),
+        )
+        for number, (op, attrs) in enumerate(steps):
+            made = new_tensor(graph, f"{first.name}/{op}")
+            insert(near, op, read, [made], dict(attrs)).order += 0.75 + 0.01 * number
+            read = [made]
+        return str(read[0].name)
 
 
 def measured_losses(
@@ -276,13 +289,21 @@ def _losses(variants: _Variants, observe: Observe) -> dict[Key, float]:
     except NativeError:
         return dict.fromkeys(gaps, math.inf)
     powers = {name: answers[request].value for name, request in whole.items()}
-    spreads = {name: float(value.variance) for name, value in powers.items() if value is not None}
+    seen = {name: value for name, value in powers.items() if value is not None}
+    spreads = {name: float(value.variance) for name, value in seen.items()}
     found: dict[Key, float] = dict.fromkeys(variants.unknown, math.inf)
     for key, pairs in gaps.items():
         values = {name: answers[request].value for name, request in pairs.items()}
-        errors = {n: math.nan if v is None else float(v.second) for n, v in values.items()}
+        errors = {n: _mean_square(v, seen[n]) for n, v in values.items() if n in seen}
         found[key] = _mean(errors, spreads)
     return found
+
+
+def _mean_square(sums: Moments | None, whole: Moments) -> float:
+    """The mean square of a difference: of its sums in each run; not a number where one is none."""
+    if sums is None or sums.rejected or not whole.count:
+        return math.nan
+    return float(sums.mean * sums.count / whole.count)
 
 
 def _mean(errors: Mapping[str, float], spreads: Mapping[str, float]) -> float:

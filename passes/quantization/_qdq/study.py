@@ -22,11 +22,12 @@ from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context
 
+from .._output_gaps import output_gap
 from .calibration import WHOLE, Histograms, Method, Way, histograms, scales_of
 from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
-from .losses import Key, measured_losses
+from .losses import SAMPLES, Key, measured_losses
 from .racing import Seconds, paying, thinned
 from .settling import settled
 from .table import Form, Table
@@ -50,11 +51,13 @@ class Evidence:
         units: all that the target has kernels for, in order.
         known: the distributions of what they read and give, by name.
         times: what those take that could be timed.
+        wholes: what choices lose, everything that they round together.
     """
 
     units: Sequence[Unit] = ()
     known: Histograms = field(default_factory=dict)
     times: Problem = field(default_factory=lambda: Problem({}, {}, {}, [], 0.0))
+    wholes: Mapping[frozenset[int], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,10 +128,11 @@ class Studying:
         problem = self._table(chosen, forms).problem(losses)
         cuts = (settled(self.model, chosen, part) for part in problem.path())
         path = sorted(dict.fromkeys([best, *cuts]), key=problem.loss, reverse=True)
+        path, wholes = self._weighed(thinned(path, problem), problem, scales)
         seconds: Seconds = {}
         if forms and len(path) > 1:
-            path, seconds = self._raced(path, problem, scales)
-        evidence = Evidence(found, known, self._table(units, forms).problem({}))
+            path, seconds = self._raced(path, scales)
+        evidence = Evidence(found, known, self._table(units, forms).problem({}), wholes)
         return Study(units, scales, path, problem, self.refused, self.constants, seconds, evidence)
 
     def _raise(self) -> str:
@@ -194,18 +198,35 @@ class Studying:
             self.refused["the model"] = f"its nodes cannot be timed: {error.what}"
             return []
 
-    def _raced(
+    def _weighed(
         self, path: Sequence[frozenset[int]], problem: Problem, scales: Mapping[str, Scale]
+    ) -> tuple[list[frozenset[int]], dict[frozenset[int], float]]:
+        """The choices of a path in the order of what they really lose, all together, and how much that is.
+
+        What roundings lose together is foreseen as the sum of what each loses alone. Where it cannot be
+        measured, that stays the order.
+        """
+        assert self.context.observe is not None
+        few = self.context.observe.first(SAMPLES).fused()
+        losses = dict.fromkeys(path, 0.0)
+        for chosen in filter(None, path):
+            model, _ = self.quantized(chosen, scales)
+            losses[chosen] = output_gap(model, self.model, few)
+        if not all(map(math.isfinite, losses.values())):
+            losses = {chosen: problem.loss(chosen) for chosen in path}
+        return sorted(path, key=lambda chosen: -losses[chosen]), losses
+
+    def _raced(
+        self, path: Sequence[frozenset[int]], scales: Mapping[str, Scale]
     ) -> tuple[list[frozenset[int]], Seconds]:
         """The choices of a path that pay when whole models are timed side by side, and the times of all."""
-        found = thinned(path, problem)
         try:
-            forms = self._timed(found, scales, anew=True)
+            forms = self._timed(path, scales, anew=True)
         except (NativeError, OutputError) as error:
             self.refused["the model"] = f"its choices cannot be timed: {error.what}"
-            return found, {}
+            return list(path), {}
         seconds = {form.chosen: form.profile.total for form in forms}
-        return paying(found, seconds), seconds
+        return paying(path, seconds), seconds
 
     def _timed(
         self,
@@ -231,7 +252,7 @@ class Studying:
         model = self.model.copy()
         facts = infer(model.graph, model.functions)
         units, _ = find_units(model, facts, self.target)
-        inserting = Insertion(model, self.target, scales)
+        inserting = Insertion(model, self.target, scales, self.constants)
         inserting.quantize([unit for unit in units if unit.uid in chosen])
         tidy(model.graph)
         return model, inserting.roles
