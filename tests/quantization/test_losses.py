@@ -23,7 +23,12 @@ from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.passes.quantization._qdq import losses
 from graphopt.passes.quantization._qdq.insertion import Scale
-from graphopt.passes.quantization._qdq.losses import Rounding, compared, measured_losses
+from graphopt.passes.quantization._qdq.losses import (
+    Rounding,
+    compared,
+    measured_losses,
+    samples_for,
+)
 from graphopt.passes.quantization._qdq.units import Unit
 from graphopt.runtime.native import Native
 from graphopt.runtime.observer import Observer
@@ -206,19 +211,19 @@ def test_before_softmax_not_behind(native: Native) -> None:
     assert found != pytest.approx(by_hand(model, rounding("x", COARSE), ["y"]), rel=1e-2)
 
 
-def test_no_more_samples_than_needed_are_looked_at(native: Native) -> None:
-    model = net()
-    asked = []
-
-    class Counting:
-        def first(self, samples: int) -> Observer:
-            asked.append(samples)
-            return observer(native, [feeds_of(model)])
-
-    facts = infer(model.graph, model.functions)
-    counting: Any = Counting()
-    measured_losses(model, facts, [Rounding("x", "x", FINE)], [], CPU, counting, constants={})
-    assert asked == [losses.SAMPLES]
+@pytest.mark.parametrize(
+    ("macs", "roundings", "samples"),
+    [
+        (0, 0, 16),
+        (10**8, 1000, 16),  # a small network for images
+        (10**9, 1000, 8),
+        (10**10, 1000, 4),  # a large transformer
+    ],
+)
+def test_a_large_model_is_looked_at_with_fewer_samples(
+    macs: int, roundings: int, samples: int
+) -> None:
+    assert samples_for(macs, roundings) == samples
 
 
 def test_what_cannot_be_measured_is_infinite(native: Native) -> None:

@@ -428,6 +428,18 @@ def test_losses_of_wholes_that_cannot_be_measured_are_foreseen(
     assert len(known.path) >= 3
 
 
+def test_losses_are_measured_on_as_many_samples_as_the_model_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, asked, seen = net(), [], []
+    first = Observer.first
+    monkeypatch.setattr(study, "samples_for", lambda macs, count: asked.append(macs) or 3)
+    monkeypatch.setattr(Observer, "first", lambda self, n: seen.append(n) or first(self, n))
+    tried(model)
+    assert set(asked) == {16 * 4 * 9 * 36 + 16 * 16 * 9 * 36 + 16 * 30}
+    assert seen.count(3) == len(asked) >= 3
+
+
 def test_milder_ones_keep_what_they_are() -> None:
     step = QuantizeQdq(objective="latency", target="ort-cpu", ranges="mse", strength=0.8)
     assert step.milder(0.5) == QuantizeQdq(ranges="mse", strength=0.4)

@@ -40,8 +40,11 @@ PASSED = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten")
 NODES = 6000
 """Nodes of a model beyond which no further rounding is measured in it."""
 
-SAMPLES = 16
-"""Samples that a loss is measured on."""
+SAMPLES, FEWEST = 16, 4
+"""Samples that a loss is measured on: most, and least."""
+
+PRODUCTS = 4e12
+"""Multiply-accumulates that the losses of a model may take, a minute or two of a core; then it has fewer samples."""
 
 Key = Hashable
 """What is rounded: an activation in one of several ways, or the constants of a unit, by its number."""
@@ -189,6 +192,19 @@ class _Variants:
         return str(read[0].name)
 
 
+def samples_for(macs: int, roundings: int) -> int:
+    """How many samples losses are measured on: fewer where a model is large and much is rounded.
+
+    A rounding takes half of a run: what lies behind it is computed once more.
+
+    Args:
+        macs: multiply-accumulates of one run on one sample.
+        roundings: of the model.
+    """
+    runs = PRODUCTS / max(macs * roundings / 2, 1)
+    return int(min(max(runs, FEWEST), SAMPLES))
+
+
 def measured_losses(
     model: Model,
     facts: Facts,
@@ -206,7 +222,7 @@ def measured_losses(
         activations: to be rounded, one at a time.
         units: of the model, whose constants are to be rounded, one unit at a time.
         target: whose grids they are.
-        observe: gives statistics of tensors.
+        observe: gives statistics of tensors, on as many samples as there are to be.
         constants: weights as integers, by the number of the unit; others are rounded to the nearest.
 
     Returns:
@@ -214,9 +230,8 @@ def measured_losses(
     """
     outputs = compared(model, facts)
     losses: dict[Key, float] = {}
-    few = observe.first(SAMPLES).fused()
     for variants in _chunks(model, activations, units, target, outputs, constants):
-        losses.update(_losses(variants, few))
+        losses.update(_losses(variants, observe.fused()))
     return losses
 
 

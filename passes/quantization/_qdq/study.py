@@ -14,20 +14,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphopt.errors import NativeError, OutputError, printable
+from graphopt.ir.costs import known_macs
 from graphopt.ir.frames import Frame, UnprovenError
 from graphopt.ir.graph import Constant
 from graphopt.ir.inference import Facts, infer
 from graphopt.ir.model import Model
 from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
-from graphopt.pass_base import Context
+from graphopt.pass_base import Context, Observe
 
 from .._output_gaps import output_gap
 from .calibration import WHOLE, Histograms, Method, Way, histograms, scales_of
 from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
-from .losses import SAMPLES, Key, measured_losses
+from .losses import Key, measured_losses, samples_for
 from .racing import Seconds, paying, thinned
 from .settling import settled
 from .table import Form, Table
@@ -38,6 +39,9 @@ from .weights import Rounded, fitted
 
 REVISIONS = 4
 """Choices that are timed at most, to correct the table."""
+
+TRIALS = 4
+"""Ranges that an activation has tried, about."""
 
 LEAST = 4
 """Samples of a half below which ranges are judged on the samples that they come from."""
@@ -169,7 +173,8 @@ class Studying:
         """How the range of each activation is chosen, and what rounding it loses."""
         assert self.context.observe is not None
         observe, data = self.context.observe, self.context.data
-        search = RangeSearch(self.model, self.facts, self.target, units, known, observe)
+        few = self._few(len(known) * TRIALS)
+        search = RangeSearch(self.model, self.facts, self.target, units, known, few)
         if self.method != "auto" or not units:
             return dict.fromkeys(known, self._way()), search.fixed(self._way()) if units else {}
         half = data.count("calibration") // 2 if data is not None else 0
@@ -181,9 +186,14 @@ class Studying:
         """What rounding the constants of units loses, after they were fitted to the integers."""
         assert self.context.observe is not None
         self.constants = fitted(self.model, units, self.target.weights, self.context.observe)
-        return measured_losses(
-            self.model, self.facts, (), units, self.target, self.context.observe, self.constants
-        )
+        few = self._few(len(units))
+        return measured_losses(self.model, self.facts, (), units, self.target, few, self.constants)
+
+    def _few(self, roundings: int) -> Observe:
+        """What sees the samples that losses of so many roundings are measured on."""
+        assert self.context.observe is not None
+        macs = known_macs(self.model, self.facts, bindings=self.context.sizes)
+        return self.context.observe.first(samples_for(macs, roundings))
 
     def _forms(self, units: Sequence[Unit], scales: Mapping[str, Scale]) -> list[Form]:
         """The model on floats, with linear units and with all units on integers, timed."""
@@ -206,8 +216,7 @@ class Studying:
         What roundings lose together is foreseen as the sum of what each loses alone. Where it cannot be
         measured, that stays the order.
         """
-        assert self.context.observe is not None
-        few = self.context.observe.first(SAMPLES).fused()
+        few = self._few(4 * len(path)).fused()
         losses = dict.fromkeys(path, 0.0)
         for chosen in filter(None, path):
             model, _ = self.quantized(chosen, scales)
