@@ -44,7 +44,8 @@ SAMPLES, FEWEST = 16, 4
 """Samples that a loss is measured on: most, and least."""
 
 PRODUCTS = 4e12
-"""Multiply-accumulates that the losses of a model may take, a minute or two of a core; then it has fewer samples."""
+"""Multiply-accumulates that the losses of a model may take, a minute or two of one core: a large
+one is measured on fewer samples."""
 
 Key = Hashable
 """What is rounded: an activation in one of several ways, or the constants of a unit, by its number."""
