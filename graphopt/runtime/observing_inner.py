@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import onnx_graphsurgeon as gs
 from onnx import helper
 
-from graphopt.ir.graph import Constant, Graph, Node
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.inference import Facts, infer
 from graphopt.ir.model import Model
+from graphopt.ir.nesting import bodies_of, enclosing
 from graphopt.ir.opset_raising import objection as raising_objection
+from graphopt.ir.surgery import Scope
 from graphopt.runtime.hoisting import OPSET
 
 AROUND = ("If", "Loop", "Scan")
@@ -27,7 +29,7 @@ class InnerTensors:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._found: dict[str, tuple[gs.Tensor, Graph]] = {}
+        self._found: dict[str, tuple[gs.Tensor, Scope]] = {}
         self._twice: set[str] = set()
         for body in bodies_of(model.graph):
             for tensor in _held(body):
@@ -61,7 +63,7 @@ class InnerTensors:
             return ""
         if self._type(name) is None:
             return "it lies in the body of a control-flow operator, and its type is not known"
-        return self._raising or next(filter(None, map(_around, _enclosing(body))), "")
+        return self._raising or next(filter(None, map(_around, enclosing(body))), "")
 
     def types(self) -> dict[str, int]:
         """The element types, as in TensorProto, of what is computed in bodies, as far as they are known."""
@@ -85,28 +87,12 @@ class InnerTensors:
         return f"it lies in the body of a control-flow operator, and {why}" if why else ""
 
 
-def bodies_of(graph: Graph) -> Iterator[Graph]:
-    """The bodies of control flow in a graph, outermost first."""
-    for node in graph.nodes:
-        for body in node.bodies():
-            yield body
-            yield from bodies_of(body)
-
-
-def _held(body: Graph) -> Iterator[gs.Tensor]:
+def _held(body: Scope) -> Iterator[gs.Tensor]:
     """The tensors that a body defines, each once."""
     found = {id(t): t for t in (*body.inputs, *body.initializers)}
     for node in body.nodes:
         found.update((id(t), t) for t in node.outputs if t.name)
     return iter(found.values())
-
-
-def _enclosing(body: Graph) -> Iterator[Node]:
-    """The nodes around a body, the innermost first."""
-    scope: Graph | None = body
-    while scope is not None and scope.parent is not None:
-        yield scope.parent
-        scope = scope.parent.graph
 
 
 def _around(node: Node) -> str:

@@ -18,6 +18,7 @@ from graphopt.ir.frames import Frame, UnprovenError
 from graphopt.ir.graph import Constant
 from graphopt.ir.inference import Facts, infer
 from graphopt.ir.model import Model
+from graphopt.ir.nesting import nodes_within
 from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context
@@ -233,7 +234,8 @@ class Studying:
         units, _ = find_units(model, facts, self.target)
         inserting = Insertion(model, self.target, scales)
         inserting.quantize([unit for unit in units if unit.uid in chosen])
-        tidy(model.graph)
+        for scope in model.scopes():
+            tidy(scope)
         return model, inserting.roles
 
     def _confirmed(self, units: Sequence[Unit], forms: Sequence[Form]) -> list[Unit]:
@@ -271,7 +273,7 @@ class Studying:
         """Elements of activations, by name, as far as they are proven."""
         frame = Frame.of(self.model, self.facts, self.context.sizes)
         found = {}
-        for node in self.model.graph.nodes:
+        for node in nodes_within(self.model.graph):
             for tensor in (*node.inputs, *node.outputs):
                 if tensor.name and not isinstance(tensor, Constant) and tensor.name not in found:
                     try:
