@@ -265,19 +265,6 @@ BODIES = """
 """
 
 
-def test_what_flows_into_a_body_is_not_known(native: Native) -> None:
-    inputs = "float[4,8] x, float[8,8] w, float[8,4] v, bool k"
-    model = build(inputs, "float[4,4] y, float[4,8] z", BODIES, "w v")
-    batch = feeds_of(model) | {"k": np.array(True)}
-    ways = [Rounding(name, name, COARSE) for name in ("x", "r", "z")]
-    (unit,) = (unit for unit in units_of(model) if unit.weight is not None)
-    found = measured(model, native, ways, [unit], [batch])
-    assert {key: loss for key, loss in found.items() if key != "z"} == dict.fromkeys(
-        ("x", "r", unit.uid), np.inf
-    )
-    assert 0 < found["z"] < np.inf
-
-
 def test_what_decides_between_bodies_is_not_known(native: Native) -> None:
     body = BODIES.replace("If(k)", "If(n)").replace(
         "y =", "t0 = ReduceSum<keepdims = 0>(r) zero = Sub(t0, t0) n = Equal(t0, zero) y ="

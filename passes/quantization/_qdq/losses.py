@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -20,11 +21,21 @@ from graphopt.errors import NativeError
 from graphopt.ir.graph import Constant, Node, Variable
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import insert, new_constant, new_tensor, producer, read_by, tidy
+from graphopt.ir.nesting import bodies_of, enclosing, home, homes, nodes_within
+from graphopt.ir.surgery import (
+    Scope,
+    insert,
+    new_constant,
+    new_tensor,
+    producer,
+    read_by,
+    tidy,
+)
 from graphopt.numerics.streaming import MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
+from .bodies import decides, repeated, rounded_inside
 from .insertion import Scale
 from .targets import Target
 from .units import Unit
@@ -70,7 +81,7 @@ class _Variants:
         outputs: the names of the outputs that are compared.
         constants: weights as integers, by the number of the unit.
         differences: by what is rounded, the names of the differences by the name of the output.
-        unknown: what flows into the bodies of control flow when rounded: its loss is not known.
+        unknown: what decides, when rounded, which bodies of control flow run: its loss is not known.
     """
 
     model: Model
@@ -79,6 +90,9 @@ class _Variants:
     constants: Mapping[int, Rounded]
     differences: dict[Key, dict[str, str]] = field(default_factory=dict)
     unknown: set[Key] = field(default_factory=set)
+    inserted: int = 0
+    nested: bool = field(init=False)
+    inputs: dict[int, Scope] = field(init=False)
     order: list[Node] = field(init=False)
     nodes: dict[int, Node] = field(init=False)
     tensors: dict[str, gs.Tensor] = field(init=False)
@@ -86,44 +100,82 @@ class _Variants:
     def __post_init__(self) -> None:
         """Remember the nodes and tensors as they were."""
         self.order = list(self.model.graph.nodes)
-        self.nodes = {node.uid: node for node in self.order}
-        self.tensors = {t.name: t for node in self.order for t in node.outputs}
-        self.tensors.update((tensor.name, tensor) for tensor in self.model.graph.inputs)
+        every = list(nodes_within(self.model.graph))
+        self.inputs = homes(self.model.graph)
+        self.nested = len(every) > len(self.order)
+        self.nodes = {node.uid: node for node in every}
+        self.tensors = {t.name: t for node in every for t in node.outputs}
+        scopes = (self.model.graph, *bodies_of(self.model.graph))
+        self.tensors.update((tensor.name, tensor) for scope in scopes for tensor in scope.inputs)
 
     @property
     def full(self) -> bool:
         """Whether there is no room for another one."""
-        return len(self.model.graph.nodes) > NODES
+        return self.inserted + len(self.model.graph.nodes) > NODES
 
     def add_activation(self, rounding: Rounding) -> None:
         """Round one activation."""
-        tensor, scale = self.tensors[rounding.tensor], rounding.scale
-        near = producer(tensor) or self.order[0]
+        tensor, root = self.tensors[rounding.tensor], self._around(self.tensors[rounding.tensor])
+        if self.nested and decides([tensor]):
+            self.unknown.add(rounding.key)
+        elif root is None:
+            near = producer(tensor) or self.order[0]
+            read = self._pair(tensor, near, rounding.scale)
+            self._repeat({id(tensor): read}, rounding.key)
+        else:
+            seconds = rounded_inside(root, tensor, partial(self._pair, scale=rounding.scale))
+            self._entered(root)
+            self._repeat(seconds, rounding.key)
+
+    def _pair(self, tensor: gs.Tensor, near: Node, scale: Scale) -> gs.Tensor:
+        """A tensor, quantized and dequantized beside a node of its scope."""
         graph = self.model.graph
         behind = 0.5 if producer(tensor) is not None else -0.5
-        values = (
+        parameters = (
             new_constant(graph, "scale", np.asarray(scale.scale, np.float32)),
             new_constant(
                 graph, "zero", np.asarray(scale.zero_point, self.target.activations.dtype)
             ),
         )
-        read, parameters = tensor, list(values)
+        read = tensor
         for op in ("QuantizeLinear", "DequantizeLinear"):
             made = new_tensor(graph, f"{tensor.name}/{op}")
             insert(near, op, [read, *parameters], [made]).order += behind
             read = made
-        self._repeat({id(tensor): read}, rounding.key)
+        return read
+
+    def _around(self, tensor: gs.Tensor) -> Node | None:
+        """The node of the main graph in whose bodies a tensor is defined; None for one outside them."""
+        scope = home(tensor, self.inputs)
+        return None if scope is None else next(reversed([*enclosing(scope)]), None)
+
+    def _entered(self, root: Node) -> None:
+        """Count the nodes of a copy of bodies."""
+        self.inserted += sum(1 for body in root.bodies() for _ in nodes_within(body))
 
     def add_constants(self, unit: Unit) -> None:
         """Round the constants of one unit."""
-        node = unit.node
+        node, seconds = unit.node, dict[int, gs.Tensor]()
+        root = self._around(node.outputs[0])
+        if self.nested and decides(node.outputs):
+            self.unknown.add(node.uid)
+            return
         inputs = [
-            self._rounded(unit, place, tensor) if isinstance(tensor, Constant) else tensor
+            self._rounded(unit, place, tensor) if isinstance(tensor, Constant) else None
             for place, tensor in enumerate(node.inputs)
         ]
-        made = new_tensor(self.model.graph, f"{node.outputs[0].name}/rounded")
-        insert(node, node.op, inputs, [made], dict(node.attrs)).order += 0.5
-        self._repeat({id(node.outputs[0]): made}, node.uid)
+        if root is None:
+            made = new_tensor(self.model.graph, f"{node.outputs[0].name}/rounded")
+            given = [new or old for new, old in zip(inputs, node.inputs, strict=True)]
+            insert(node, node.op, given, [made], dict(node.attrs)).order += 0.5
+            seconds[id(node.outputs[0])] = made
+        else:
+            _, copies = repeated(root, seconds)
+            copy = producer(copies[id(node.outputs[0])])
+            assert copy is not None
+            copy.inputs = [new or old for new, old in zip(inputs, copy.inputs, strict=True)]
+            self._entered(root)
+        self._repeat(seconds, node.uid)
 
     def _rounded(self, unit: Unit, place: int, tensor: Constant) -> gs.Tensor:
         values = tensor.values
@@ -152,12 +204,14 @@ class _Variants:
         """Compute all that depends on some tensors once more, from their second version."""
         graph = self.model.graph
         for node in self.order:
-            if any(True for _ in node.bodies()) and any(id(t) in seconds for t in read_by(node)):
-                self.unknown.add(key)
-                return
-            if not any(id(tensor) in seconds for tensor in node.inputs):
+            if any(id(tensor) in seconds for tensor in node.outputs):
                 continue
-            if node.outputs and id(node.outputs[0]) in seconds:
+            if any(True for _ in node.bodies()):
+                if any(id(tensor) in seconds for tensor in read_by(node)):
+                    repeated(node, seconds)
+                    self._entered(node)
+                continue
+            if not any(id(tensor) in seconds for tensor in node.inputs):
                 continue
             made = [new_tensor(graph, t.name) if t.name else Variable("") for t in node.outputs]
             inputs = [seconds.get(id(tensor), tensor) for tensor in node.inputs]
@@ -264,7 +318,8 @@ def _has_constants(unit: Unit) -> bool:
 
 
 def _losses(variants: _Variants, observe: Observe) -> dict[Key, float]:
-    tidy(variants.model.graph)
+    for scope in variants.model.scopes():
+        tidy(scope)
     whole = {name: Request(name, MomentsSpec()) for name in variants.outputs}
     gaps = {
         key: {name: Request(gap, MomentsSpec()) for name, gap in pairs.items()}
