@@ -9,7 +9,7 @@ kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
 With data the codebook and the assignment are chosen so that the output of each layer changes least, layer
 after layer, each on what the clustered layers before it give and towards what the original gives, and its
 bias takes up the mean (``_fits``, ``numerics.codebooks``). Layers that cannot be refitted are fitted to what
-the original reads. Tables, recurrent layers, weights in bodies and shared ones, and all without data: the
+the original reads. Tables, recurrent layers and shared weights, and all without data: the
 k-means clustering of the weights. Where a tenth of a tensor or more is 0, one value is 0, and zeros stay.
 
 8-bit weights that a DequantizeLinear reads share integers of their grid and stay quantized (``_integers``).

@@ -68,7 +68,7 @@ def moments_of(layers: Sequence[Layer], model: Model, observe: Observe) -> Itera
     """The moments of what each layer reads, in their order, or why there are none.
 
     Args:
-        layers: of the main graph of ``model``.
+        layers: of ``model``.
         model: to run.
         observe: gives statistics of its tensors.
     """

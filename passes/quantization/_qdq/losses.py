@@ -2,34 +2,28 @@
 
     loss = mean over outputs of  E (y' - y)^2 / Var y        y': with that one thing rounded, y: without
 
-It is measured: everything that depends on the rounded tensor is computed a second time, in one model with the
-original, so a run gives what many roundings do. What several roundings do together is foreseen as the sum,
-as of independent noise; the gate judges the whole.
+It is measured: see ``variants``. What several roundings do together is foreseen as the sum, as of independent
+noise, until the choices that this leads to are measured as wholes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
-import onnx
-import onnx_graphsurgeon as gs
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphopt.errors import NativeError
-from graphopt.ir.graph import Constant, Node, Variable
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import insert, new_constant, new_tensor, producer, read_by, tidy
+from graphopt.ir.surgery import producer, tidy
 from graphopt.numerics.streaming import Moments, MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
-from .insertion import Scale
 from .targets import Target
 from .units import Unit
-from .weights import Rounded, rounded
+from .variants import Key, Rounding, Variants
+from .weights import Rounded
 
 SATURATING = ("Softmax", "LogSoftmax", "Sigmoid")
 """Operators before which outputs are compared."""
@@ -37,160 +31,12 @@ SATURATING = ("Softmax", "LogSoftmax", "Sigmoid")
 PASSED = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten")
 """Operators that may stand between these and an output."""
 
-NODES = 6000
-"""Nodes of a model beyond which no further rounding is measured in it."""
-
 SAMPLES, FEWEST = 16, 4
 """Samples that a loss is measured on: most, and least."""
 
 PRODUCTS = 4e12
 """Multiply-accumulates that the losses of a model may take, a minute or two of one core: a large
 one is measured on fewer samples."""
-
-Key = Hashable
-"""What is rounded: an activation in one of several ways, or the constants of a unit, by its number."""
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """One activation on one grid.
-
-    Attributes:
-        key: by which the loss is found.
-        tensor: the name of the activation.
-        scale: its grid.
-    """
-
-    key: Key
-    tensor: str
-    scale: Scale
-
-
-@dataclass
-class _Variants:
-    """A copy of a model in which things are computed a second time, rounded.
-
-    Attributes:
-        model: the copy.
-        outputs: the names of the outputs that are compared.
-        constants: weights as integers, by the number of the unit.
-        differences: by what is rounded, the names of the sums of the squared differences by the name of the
-            output.
-        unknown: what flows into the bodies of control flow when rounded: its loss is not known.
-    """
-
-    model: Model
-    target: Target
-    outputs: Sequence[str]
-    constants: Mapping[int, Rounded]
-    differences: dict[Key, dict[str, str]] = field(default_factory=dict)
-    unknown: set[Key] = field(default_factory=set)
-    order: list[Node] = field(init=False)
-    nodes: dict[int, Node] = field(init=False)
-    tensors: dict[str, gs.Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Remember the nodes and tensors as they were."""
-        self.order = list(self.model.graph.nodes)
-        self.nodes = {node.uid: node for node in self.order}
-        self.tensors = {t.name: t for node in self.order for t in node.outputs}
-        self.tensors.update((tensor.name, tensor) for tensor in self.model.graph.inputs)
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for another one."""
-        return len(self.model.graph.nodes) > NODES
-
-    def add_activation(self, rounding: Rounding) -> None:
-        """Round one activation."""
-        tensor, scale = self.tensors[rounding.tensor], rounding.scale
-        near = producer(tensor) or self.order[0]
-        graph = self.model.graph
-        behind = 0.5 if producer(tensor) is not None else -0.5
-        values = (
-            new_constant(graph, "scale", np.asarray(scale.scale, np.float32)),
-            new_constant(
-                graph, "zero", np.asarray(scale.zero_point, self.target.activations.dtype)
-            ),
-        )
-        read, parameters = tensor, list(values)
-        for op in ("QuantizeLinear", "DequantizeLinear"):
-            made = new_tensor(graph, f"{tensor.name}/{op}")
-            insert(near, op, [read, *parameters], [made]).order += behind
-            read = made
-        self._repeat({id(tensor): read}, rounding.key)
-
-    def add_constants(self, unit: Unit) -> None:
-        """Round the constants of one unit."""
-        node = unit.node
-        inputs = [
-            self._rounded(unit, place, tensor) if isinstance(tensor, Constant) else tensor
-            for place, tensor in enumerate(node.inputs)
-        ]
-        made = new_tensor(self.model.graph, f"{node.outputs[0].name}/rounded")
-        insert(node, node.op, inputs, [made], dict(node.attrs)).order += 0.5
-        self._repeat({id(node.outputs[0]): made}, node.uid)
-
-    def _rounded(self, unit: Unit, place: int, tensor: Constant) -> gs.Tensor:
-        values = tensor.values
-        if unit.kind == "movement" or values.dtype != np.float32:
-            return tensor
-        if place == unit.bias:
-            bias = known.bias if (known := self.constants.get(unit.uid)) is not None else None
-            if bias is None:
-                return tensor
-            changed = bias.astype(np.float32).reshape(values.shape)
-            return new_constant(self.model.graph, tensor.name, changed)
-        if place == unit.weight == 1:
-            axis = unit.channel_axis()
-            known = self.constants.get(unit.uid) or rounded(values, axis, self.target.weights)
-            shape = [1] * values.ndim
-            if axis is not None:
-                shape[axis] = -1
-            made = known.steps * known.scale.reshape(shape)
-        else:
-            grid = self.target.activations
-            own, zero = grid.parameters(values.min(), values.max(), self.target.symmetric)
-            made = grid.dequantized(grid.quantized(values, own, zero), own, zero)
-        return new_constant(self.model.graph, tensor.name, made.astype(np.float32))
-
-    def _repeat(self, seconds: dict[int, gs.Tensor], key: Key) -> None:
-        """Compute all that depends on some tensors once more, from their second version."""
-        graph = self.model.graph
-        for node in self.order:
-            if any(True for _ in node.bodies()) and any(id(t) in seconds for t in read_by(node)):
-                self.unknown.add(key)
-                return
-            if not any(id(tensor) in seconds for tensor in node.inputs):
-                continue
-            if node.outputs and id(node.outputs[0]) in seconds:
-                continue
-            made = [new_tensor(graph, t.name) if t.name else Variable("") for t in node.outputs]
-            inputs = [seconds.get(id(tensor), tensor) for tensor in node.inputs]
-            copy = insert(node, node.op, inputs, made, dict(node.attrs))
-            copy.domain, copy.order = node.domain, node.order + 0.25
-            for old, new in zip(node.outputs, made, strict=True):
-                seconds[id(old)] = new
-        found = {}
-        for name in self.outputs:
-            tensor = self.tensors[name]
-            if id(tensor) in seconds:
-                found[name] = self._squared_difference(seconds[id(tensor)], tensor)
-        self.differences[key] = found
-
-    def _squared_difference(self, second: gs.Tensor, first: gs.Tensor) -> str:
-        """The sum of the squares of the difference of two tensors, by name."""
-        graph, near, read = self.model.graph, producer(first) or self.order[-1], [second, first]
-        steps: tuple[tuple[str, dict[str, int]], ...] = (
-            ("Sub", {}),
-            ("Cast", {"to": onnx.TensorProto.FLOAT}),
-            ("ReduceSumSquare", {"keepdims": 0}),
-        )
-        for number, (op, attrs) in enumerate(steps):
-            made = new_tensor(graph, f"{first.name}/{op}")
-            insert(near, op, read, [made], dict(attrs)).order += 0.75 + 0.01 * number
-            read = [made]
-        return str(read[0].name)
 
 
 def samples_for(macs: int, roundings: int) -> int:
@@ -263,16 +109,16 @@ def _chunks(
     target: Target,
     outputs: Sequence[str],
     constants: Mapping[int, Rounded],
-) -> Iterator[_Variants]:
+) -> Iterator[Variants]:
     """Models with as many roundings each as there is room for."""
-    current: _Variants | None = None
+    current: Variants | None = None
     every: list[Rounding | Unit] = [*activations, *filter(_has_constants, units)]
     for wanted in every:
         if current is not None and current.full:
             yield current
             current = None
         if current is None:
-            current = _Variants(model.copy(), target, outputs, constants)
+            current = Variants(model.copy(), target, outputs, constants)
         if isinstance(wanted, Rounding):
             current.add_activation(wanted)
         else:
@@ -292,8 +138,9 @@ def _has_constants(unit: Unit) -> bool:
     return any(isinstance(tensor, Constant) for tensor in unit.node.inputs)
 
 
-def _losses(variants: _Variants, observe: Observe) -> dict[Key, float]:
-    tidy(variants.model.graph)
+def _losses(variants: Variants, observe: Observe) -> dict[Key, float]:
+    for scope in variants.model.scopes():
+        tidy(scope)
     whole = {name: Request(name, MomentsSpec()) for name in variants.outputs}
     gaps = {
         key: {name: Request(gap, MomentsSpec()) for name, gap in pairs.items()}

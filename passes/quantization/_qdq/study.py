@@ -19,6 +19,7 @@ from graphopt.ir.frames import Frame, UnprovenError
 from graphopt.ir.graph import Constant
 from graphopt.ir.inference import Facts, infer
 from graphopt.ir.model import Model
+from graphopt.ir.nesting import nodes_within
 from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
 from graphopt.pass_base import Context, Observe
@@ -28,13 +29,14 @@ from .calibration import WHOLE, Histograms, Method, Way, histograms, scales_of
 from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
-from .losses import Key, measured_losses, samples_for
+from .losses import measured_losses, samples_for
 from .racing import Seconds, paying, thinned
 from .settling import settled
 from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
 from .units import Unit, find_units
+from .variants import Key
 from .weights import Rounded, fitted
 
 REVISIONS = 4
@@ -263,7 +265,8 @@ class Studying:
         units, _ = find_units(model, facts, self.target)
         inserting = Insertion(model, self.target, scales, self.constants)
         inserting.quantize([unit for unit in units if unit.uid in chosen])
-        tidy(model.graph)
+        for scope in model.scopes():
+            tidy(scope)
         return model, inserting.roles
 
     def _confirmed(self, units: Sequence[Unit], forms: Sequence[Form]) -> list[Unit]:
@@ -301,7 +304,7 @@ class Studying:
         """Elements of activations, by name, as far as they are proven."""
         frame = Frame.of(self.model, self.facts, self.context.sizes)
         found = {}
-        for node in self.model.graph.nodes:
+        for node in nodes_within(self.model.graph):
             for tensor in (*node.inputs, *node.outputs):
                 if tensor.name and not isinstance(tensor, Constant) and tensor.name not in found:
                     try:
