@@ -37,7 +37,7 @@ DAMPING = 0.01
 SWEEPS = 3
 """The most sweeps of coordinate descent. It ends earlier where no weight moves."""
 
-PANEL = 128
+PANEL = 64
 """Features whose effect on all others is one product."""
 
 LEAST_GAIN = 1e-9
@@ -91,7 +91,7 @@ class _Problem:
         """The same with its features in another order, of shape ``(groups, features)``."""
         rows = order[:, :, None]
         weights, scale, zero_point, pinned = (
-            np.take_along_axis(part, rows, 1)
+            np.take_along_axis(part, rows, 1) if part.strides[1] else part
             for part in (self.weights, self.scale, self.zero_point, self.pinned)
         )
         gram = np.take_along_axis(np.take_along_axis(self.gram, rows, 1), order[:, None, :], 2)
@@ -227,30 +227,23 @@ def _descended(problem: _Problem, steps: np.ndarray) -> np.ndarray:
     """Move single weights while that lessens the error."""
     real = problem.grid.dequantized(steps, problem.scale, problem.zero_point)
     gap = real - problem.weights
-    slope = problem.gram @ gap
     features = gap.shape[1]
     for _ in range(SWEEPS):
-        still = True
+        moved = False
         for start in range(0, features, PANEL):
             panel = slice(start, min(start + PANEL, features))
-            before = gap[:, panel].copy()
+            slope = problem.gram[:, panel] @ gap
             for i in range(panel.start, panel.stop):
-                _move(problem, i, panel, steps, gap, slope)
-            change = gap[:, panel] - before
-            if change.any():
-                still = False
-                own = slope[:, panel].copy()
-                slope += problem.gram[:, :, panel] @ change
-                slope[:, panel] = own
-        if still:
+                moved = _move(problem, i, panel, steps, gap, slope) or moved
+        if not moved:
             break
     return steps
 
 
 def _move(
     problem: _Problem, i: int, panel: slice, steps: np.ndarray, gap: np.ndarray, slope: np.ndarray
-) -> None:
-    """Move the weights of one feature, in place.
+) -> bool:
+    """Move the weights of one feature, in place; whether any moved.
 
     Args:
         problem: in the order of the arrays.
@@ -258,18 +251,21 @@ def _move(
         panel: the features whose slope is to be kept up.
         steps: the integers.
         gap: D.
-        slope: H D.
+        slope: H D of the panel.
     """
+    own = slope[:, i - panel.start]
     curve = problem.gram[:, i, i, None]
     known = (curve > 0) & ~problem.pinned[:, i]
     weights = problem.weights[:, i]
-    aim = weights + gap[:, i] - slope[:, i] / np.where(known, curve, 1.0)
+    aim = weights + gap[:, i] - own / np.where(known, curve, 1.0)
     found, real = problem.rounded(i, aim)
     change = real - weights - gap[:, i]
-    gain = -change * (2 * slope[:, i] + curve * change)
+    gain = -change * (2 * own + curve * change)
     better = known & (gain > LEAST_GAIN * curve * change * change)
     if better.any():
         change = np.where(better, change, 0.0)
         steps[:, i] = np.where(better, found, steps[:, i])
         gap[:, i] += change
-        slope[:, panel] += problem.gram[:, panel, i, None] * change[:, None]
+        slope += problem.gram[:, panel, i, None] * change[:, None]
+        return True
+    return False
