@@ -57,7 +57,7 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
     started = time.perf_counter()
     dataset = request.dataset()
     with ExitStack() as stack:
-        stack.enter_context(threads(request.running.threads))
+        stack.enter_context(threads(request.running.threads or 1))
         weights = request.model.weight_bytes()
         memory = request.limits.memory_bytes
         native = stack.enter_context(running_native(request.running, weights, memory))
