@@ -62,9 +62,15 @@ class Exposed:
 
     def _write(self, model: Model) -> onnx.ModelProto:
         self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
-        path = Path(self._folder.name) / "model.onnx"
-        replace(model, external=True).save(path)
-        return onnx.load(path, load_external_data=False)
+        self._path = Path(self._folder.name) / "model.onnx"
+        replace(model, external=True).save(self._path)
+        return onnx.load(self._path, load_external_data=False)
+
+    def whole(self) -> bytes | str:
+        """The model as it is, as bytes or a path."""
+        if self._folder is None:
+            return bytes(self.proto.SerializeToString())
+        return str(self._path)
 
     def returning(self, names: Sequence[str]) -> bytes | str:
         """The model, as bytes or a path, that returns these tensors, in order.
