@@ -66,6 +66,11 @@ class Observation:
             except ValueError as error:
                 self.why[number], self.accumulators[number] = str(error), None
 
+    def shapes(self, feeds: Mapping[str, Any]) -> dict[tuple[int, str], tuple[int, ...]]:
+        """The shapes of what is watched on a batch, by number of the session and name; all held at once."""
+        found = [self._outputs(number, feeds) for number in range(len(self.sessions))]
+        return {(n, name): held.shape for n, own in enumerate(found) for name, held in own.items()}
+
     def _outputs(self, number: int, feeds: Mapping[str, Any]) -> dict[str, np.ndarray]:
         names: dict[str, None] = {}
         for watch, accumulator in zip(self.watches, self.accumulators, strict=True):
