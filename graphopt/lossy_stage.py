@@ -25,7 +25,7 @@ from graphopt.lossy_pass import Choice, LossyPass, strongest
 from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report
 from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
 from graphopt.quality.gate import GateVerdict, percent
-from graphopt.report import EditInfo, SpeedInfo
+from graphopt.report import EditInfo, QuantizedInfo, SpeedInfo
 from graphopt.stage import Stage, StageRun
 
 if TYPE_CHECKING:
@@ -111,6 +111,14 @@ class _Edits:
         if not vetoed - {-1}:
             return self._whole
         return self._stage.run(self._start, frozenset((self._step.name, uid) for uid in vetoed))
+
+
+def _undone(row: QuantizedInfo, why: str) -> QuantizedInfo:
+    """What is told of a node whose numbers were chosen and taken back."""
+    if row.computes == "floats":
+        return row
+    back = f"{row.precision} was taken back: {why}"
+    return replace(row, computes="floats", precision="float", why=back, output=None, weights=[])
 
 
 def _at_full_strength(plan: Plan) -> Candidate:
@@ -242,8 +250,14 @@ class LossyTrial:
 
     def _passes(self, gate: LossJudge, run: StageRun, what: str) -> bool:
         self._say(f"{self.step.name} {what}: judging")
-        verdict = self.verdict = gate.judge(run.model)
+        verdict = gate.judge(run.model)
         accepted = verdict.verdict == "pass" or (not self.manager.strict and verdict.tolerable)
+        share = self.step.share if isinstance(self.step, LossyPass) else 1.0
+        if accepted and verdict.limit is not None and verdict.drop.value > share * verdict.limit:
+            accepted = False
+            why = f"{verdict.why}, but this pass may use no more than {percent(share)} of that"
+            verdict = replace(verdict, why=why)
+        self.verdict = verdict
         info = gate_info(verdict, self.step.name, what, accepted)
         cost = run.cost
         self.outcome.gates.append(replace(info, weight_bytes=cost.weight_bytes, macs=cost.macs))
@@ -289,8 +303,9 @@ class LossyTrial:
 
     def _timed(self, found: Candidate) -> SpeedInfo | None:
         """What timing says of a candidate of a pass that promises speed."""
-        promised = isinstance(self.step, LossyPass) and self.step.promises_of(found.chosen)
-        if not promised or not found.run.edits:
+        step = self.step
+        promised = isinstance(step, LossyPass) and step.promises_of(found.chosen)
+        if not (promised or (isinstance(step, LossyPass) and step.faster)) or not found.run.edits:
             return None
         self._say(f"{self.step.name}: timing the model before and after")
         race = self.manager.race
@@ -299,6 +314,8 @@ class LossyTrial:
             if race is None
             else race(self.outcome.model, found.run.model)
         )
+        if not promised:
+            return timed
         return replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
 
     def _leave_out(
@@ -314,6 +331,7 @@ class LossyTrial:
                 eased=eased,
                 seconds=report.seconds,
                 speed=speed,
+                quantized=[_undone(row, why) for row in report.quantized],
             )
         )
 
