@@ -7,24 +7,18 @@ an integer, for k values ``q = c_1 k^(m-1) + .. + c_m``, and T has a row for eac
 
     T [k^m, m],  Q [ceil(n / m)]
 
-so 4 values take 2 bits in integers of 4 bits, and 3 values 1.6 bits in those of 8.
+so 4 values take 2 bits in integers of 4 bits, and 3 values 1.6 bits in those of 8. A code can also be held in
+two planes, each of which is held so for itself:
 
-With several codebooks T has a row for each, and the codes of the weights that it serves are a row of Q,
-channels first and the last row filled up. With m codes to an integer, a table of digits D comes before.
+    W = Gather(C, l H + L),   code = l H + L,   H of the k / l values 0, 1, .., L of 0 .. l - 1
 
-    W = Transpose(Reshape(GatherElements(T [books, k], Cast(Q [books, n / books]), axis = 1), shape))
-    Q = Reshape(Gather(D [k^m, m], Cast(P)), [books, n / books])
-
-A vector of d weights can have a code of its own. Vectors lie along one axis, which comes last, and are the
-rows of the codebook, or parts of the rows of T:
-
-    W = Transpose(Reshape(Gather(C [k, d], Cast(Q [n / d])), shape))
-
-A runtime computes this once, when it loads the model, and then has the weights as floats.
+so 64 values take 6 bits, 32 take 5, 12 take 3.6 and 8 take 3. A runtime computes this once, when it loads the
+model, and then has the weights as floats.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +38,17 @@ TYPES: dict[int, np.dtype[Any]] = {
 }
 """Of the integers, by bits."""
 
-ELEMENTS_OPSET = 11
-"""The first operator set with GatherElements."""
+INDEX = np.dtype(np.int32)
+"""Of what a Gather is given."""
+
+LOW = (2, 3, 4, 6)
+"""Values of a low plane: those whose codes fill integers well."""
+
+HIGH = 16
+"""Values of a high plane at most."""
+
+NODE_BYTES = 100
+"""About what a node with its names takes in a file."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,6 @@ class Packing:
         itemsize: bytes of a weight.
         bits: of an integer.
         together: m, codes in an integer.
-        books: codebooks.
     """
 
     values: int
@@ -66,168 +68,190 @@ class Packing:
     itemsize: int
     bits: int
     together: int
-    books: int = 1
 
     @property
     def opset(self) -> int:
         """The operator set that it needs."""
-        several = ELEMENTS_OPSET if self.books > 1 else 0
-        return max(OPSETS[self.bits], SLICE_OPSET if self.size % self.together else 0, several)
+        return max(OPSETS[self.bits], SLICE_OPSET if self.size % self.together else 0)
+
+    @property
+    def integer_bytes(self) -> int:
+        """What the integers take."""
+        integers = -(-self.size // self.together)
+        return -(-integers * self.bits // 8)
 
     @property
     def nbytes(self) -> int:
         """What integers and the table take."""
-        integers = -(-self.size // self.together)
-        return -(-integers * self.bits // 8) + self.table_bytes
-
-    @property
-    def table_bytes(self) -> int:
-        """What codebooks take, or the table that they are in, and the table of digits."""
-        entries = self.rows * self.together
-        if self.books == 1:
-            return entries * self.itemsize
-        digits = entries if self.together > 1 else 0
-        return self.books * self.values * self.itemsize + digits
+        return self.integer_bytes + self.rows * self.together * self.itemsize
 
     @property
     def rows(self) -> int:
         """Rows of the table."""
         return int(self.values**self.together)
 
+    @property
+    def nodes(self) -> int:
+        """Nodes that read it."""
+        cut = 2 if self.size % self.together else 0
+        return 2 + (cut + 1 if self.together > 1 else 0)
 
-def packings(values: int, size: int, itemsize: int, books: int = 1) -> list[Packing]:
+
+@dataclass(frozen=True)
+class Planes:
+    """How codes lie in two planes.
+
+    Args:
+        values: k, distinct ones.
+        itemsize: bytes of a weight.
+        high: how H lies in integers.
+        low: how L does.
+    """
+
+    values: int
+    itemsize: int
+    high: Packing
+    low: Packing
+
+    @property
+    def opset(self) -> int:
+        """The operator set that it needs."""
+        return max(self.high.opset, self.low.opset)
+
+    @property
+    def nbytes(self) -> int:
+        """What integers, tables and the codebook take."""
+        planes = (self.high, self.low)
+        held = sum(n.integer_bytes if n.together == 1 else n.nbytes for n in planes)
+        return held + self.values * self.itemsize
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that read it."""
+        return self.high.nodes + self.low.nodes + (1 if self.low.together > 1 else 0) + 1
+
+
+Form = Packing | Planes
+
+
+def packings(values: int, size: int, itemsize: int) -> list[Form]:
     """All that there are for so many distinct values, 2 to 256; the smallest first."""
-    found = [
-        Packing(values, size, itemsize, bits, together, books)
+    found: list[Form] = [*_packings(values, size, itemsize)]
+    for low in LOW:
+        high = -(-values // low)
+        if low < values and high <= HIGH:
+            planes = (_packings(n, size, INDEX.itemsize) for n in (high, low))
+            found += [Planes(values, itemsize, *both) for both in itertools.product(*planes)]
+    return sorted(found, key=lambda each: (cost(each), each.opset))
+
+
+def cost(form: Form) -> int:
+    """About the bytes that a form takes in a file, with the nodes that read it."""
+    return form.nbytes + form.nodes * NODE_BYTES
+
+
+def _packings(values: int, size: int, itemsize: int) -> list[Packing]:
+    return [
+        Packing(values, size, itemsize, bits, together)
         for bits in TYPES
         for together in range(1, bits + 1)
         if values**together <= 2**bits
     ]
-    return sorted(found, key=lambda each: (each.nbytes, each.opset, each.together))
 
 
-def store_vectors(weight: Constant, opset: int, axis: int, width: int) -> Node:
-    """Let everything that reads a weight read codes of vectors.
-
-    Args:
-        weight: of 256 distinct vectors at most, all finite.
-        opset: that the model is written in.
-        axis: along which vectors lie.
-        width: entries of a vector.
-
-    Returns:
-        A node that reads it.
-    """
-    chain, moved = Chain.before(weight, "shared"), np.moveaxis(weight.values, axis, -1)
-    book, codes = np.unique(moved.reshape(-1, width), axis=0, return_inverse=True)
-    codes = codes.reshape(-1)
-    every = packings(max(len(book), 2), codes.size, weight.dtype.itemsize * width)
-    packing = next(each for each in every if each.opset <= opset)
-    if packing.together == 1:
-        flat = chain.add("Gather", [chain.constant("codebook", book), _read(chain, codes, packing)])
-    else:
-        flat = _split(chain, "table", _resized(book, packing), codes, packing)
-    shape = chain.constant("shape", np.array(moved.shape, np.int64))
-    if axis == weight.values.ndim - 1:
-        chain.end("Reshape", [flat, shape])
-    else:
-        order = [*range(axis), len(moved.shape) - 1, *range(axis, len(moved.shape) - 1)]
-        chain.end("Transpose", [chain.add("Reshape", [flat, shape])], {"perm": order})
-    return chain.near
-
-
-def store(weight: Constant, opset: int, axis: int | None = None, channels: int = 0) -> Node:
+def store(weight: Constant, opset: int) -> Node:
     """Let everything that reads a weight read codes.
 
     Args:
-        weight: of 256 distinct values at most for each codebook, all finite.
+        weight: of 256 distinct values at most, all finite.
         opset: that the model is written in.
-        axis: along which codebooks differ; None where there is one.
-        channels: along the axis that share a codebook.
 
     Returns:
         A node that reads it.
     """
+    book = np.unique(weight.values)
+    codes = np.searchsorted(book, weight.values).astype(np.min_scalar_type(len(book)))
+    packing = next(
+        each
+        for each in packings(max(len(book), 2), codes.size, weight.dtype.itemsize)
+        if each.opset <= opset
+    )
     chain = Chain.before(weight, "shared")
-    if axis is not None:
-        _several(chain, np.moveaxis(weight.values, axis, 0), opset, axis, channels)
-        return chain.near
-    book, codes = np.unique(weight.values, return_inverse=True)
-    packing = _smallest(max(len(book), 2), codes.size, weight, opset)
-    if packing.together == 1:
-        codes = codes.reshape(weight.shape)
-        chain.end("Gather", [chain.constant("codebook", book), _read(chain, codes, packing)])
+    if isinstance(packing, Packing):
+        _decode(chain, codes, packing, np.resize(book, packing.values), "", last=True)
     else:
-        shape = chain.constant("shape", np.array(weight.shape, np.int64))
-        chain.end(
-            "Reshape", [_split(chain, "table", _resized(book, packing), codes, packing), shape]
-        )
+        chain.end("Gather", [chain.constant("codebook", book), indices(chain, codes, packing)])
     return chain.near
 
 
-def _smallest(values: int, size: int, weight: Constant, opset: int, books: int = 1) -> Packing:
-    """The smallest form that an operator set has."""
-    every = packings(values, size, weight.dtype.itemsize, books)
-    return next(each for each in every if each.opset <= opset)
+def indices(chain: Chain, codes: np.ndarray, form: Form) -> gs.Tensor:
+    """Codes as the indices of a Gather, of their shape."""
+    if isinstance(form, Packing):
+        return _decode(chain, codes, form, np.arange(form.values, dtype=INDEX), "")
+    high, low = np.divmod(codes, form.low.values)
+    places = np.arange(form.high.values, dtype=INDEX) * INDEX.type(form.low.values)
+    planes = [
+        _decode(chain, high, form.high, places, "high_"),
+        _decode(chain, low, form.low, np.arange(form.low.values, dtype=INDEX), "low_"),
+    ]
+    return chain.add("Add", planes)
 
 
-def _several(chain: Chain, values: np.ndarray, opset: int, axis: int, channels: int) -> None:
-    """Codes of several codebooks, in the place of a weight whose channels come first here."""
-    shape, flat = values.shape, values.ravel()
-    long = channels * (flat.size // shape[0])
-    rows = np.pad(flat, (0, -flat.size % long), mode="edge").reshape(-1, long)
-    found = [np.unique(row, return_inverse=True) for row in rows]
-    most = max(2, *(len(book) for book, _ in found))
-    table = np.stack([np.pad(book, (0, most - len(book)), mode="edge") for book, _ in found])
-    codes = np.stack([code.reshape(-1) for _, code in found])
-    packing = _smallest(most, codes.size, chain.weight, opset, len(table))
+def _decode(
+    chain: Chain,
+    codes: np.ndarray,
+    packing: Packing,
+    book: np.ndarray,
+    what: str,
+    last: bool = False,
+) -> gs.Tensor | Node:
+    """The numbers of a codebook that codes stand for, in the shape of the codes.
+
+    Args:
+        chain: to write to.
+        codes: of the shape that is wanted.
+        packing: how they are held.
+        book: the numbers.
+        what: begins the names of constants.
+        last: whether this is what the chain is to give.
+    """
+    finish = chain.end if last else chain.add
     if packing.together == 1:
-        index = _read(chain, codes, packing)
-    else:
-        digits = _resized(np.arange(most, dtype=np.uint8), packing)
-        split = chain.cast(_split(chain, "digits", digits, codes, packing), np.dtype(np.int32))
-        size = chain.constant("rows", np.array(codes.shape, np.int64))
-        index = chain.add("Reshape", [split, size])
-    last: gs.Tensor = chain.constant("codebooks", table)
-    last = chain.add("GatherElements", [last, index], {"axis": 1})
-    if codes.size > flat.size:
-        last = _cut(chain, last, flat.size)
-    wanted = [last, chain.constant("shape", np.array(shape, np.int64))]
-    if axis == 0:
-        chain.end("Reshape", wanted)
-    else:
-        order = [*range(1, axis + 1), 0, *range(axis + 1, len(shape))]
-        chain.end("Transpose", [chain.add("Reshape", wanted)], {"perm": order})
-
-
-def _resized(book: np.ndarray, packing: Packing) -> np.ndarray:
-    """As many values as the packing counts."""
-    return book[np.minimum(np.arange(packing.values), len(book) - 1)]
-
-
-def _read(chain: Chain, codes: np.ndarray, packing: Packing) -> gs.Tensor:
-    """Codes, or packed ones, as indices."""
-    return chain.cast(
-        chain.constant("codes", codes.astype(TYPES[packing.bits])), np.dtype(np.int32)
+        held = _read(chain, codes, packing, what)
+        if book.dtype != INDEX or last:
+            return finish("Gather", [chain.constant(f"{what}codebook", book), held])
+        step = book[-1:] // max(len(book) - 1, 1)
+        return held if step == 1 else chain.add("Mul", [held, chain.constant(f"{what}step", step)])
+    table, integers = _table(codes, packing, book)
+    flat = chain.add(
+        "Gather",
+        [chain.constant(f"{what}table", table), _read(chain, integers, packing, what)],
     )
+    if packing.size % packing.together:
+        flat = cut(chain, flat, packing.size, what)
+    shape = chain.constant(f"{what}shape", np.array(codes.shape, np.int64))
+    return finish("Reshape", [flat, shape])
 
 
-def _cut(chain: Chain, tensor: gs.Tensor, size: int) -> gs.Tensor:
+def cut(chain: Chain, tensor: gs.Tensor, size: int, what: str = "") -> gs.Tensor:
     """The first so many elements of a tensor, flat."""
     ends = {"flat": -1, "start": 0, "end": size}
-    whole, *cut = (chain.constant(what, np.array([n], np.int64)) for what, n in ends.items())
-    return chain.add("Slice", [chain.add("Reshape", [tensor, whole]), *cut])
-
-
-def _split(
-    chain: Chain, what: str, book: np.ndarray, codes: np.ndarray, packing: Packing
-) -> gs.Tensor:
-    """Look up all codes of an integer at once; what they stand for, in the order of the codes."""
-    together, size = packing.together, packing.size
-    powers = packing.values ** np.arange(together - 1, -1, -1)
-    filled = np.pad(codes.ravel(), (0, -size % together)).reshape(-1, together)
-    table = book[np.arange(packing.rows)[:, None] // powers % packing.values]
-    flat = chain.add(
-        "Gather", [chain.constant(what, table), _read(chain, filled @ powers, packing)]
+    whole, *rest = (
+        chain.constant(what + name, np.array([n], np.int64)) for name, n in ends.items()
     )
-    return _cut(chain, flat, size * (table[0, 0].size)) if size % together else flat
+    return chain.add("Slice", [chain.add("Reshape", [tensor, whole]), *rest])
+
+
+def _read(chain: Chain, codes: np.ndarray, packing: Packing, what: str) -> gs.Tensor:
+    """Integers as the indices of a Gather."""
+    held = chain.constant(f"{what}codes", codes.astype(TYPES[packing.bits]))
+    return chain.cast(held, INDEX)
+
+
+def _table(codes: np.ndarray, packing: Packing, book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of every sequence of codes, and the sequences as integers."""
+    together = packing.together
+    powers = packing.values ** np.arange(together - 1, -1, -1)
+    filled = np.pad(codes.ravel(), (0, -packing.size % together)).reshape(-1, together)
+    table = book[np.arange(packing.rows)[:, None] // powers % packing.values]
+    return table, filled @ powers

@@ -11,6 +11,7 @@ Where many weights are 0, they stay 0, and one value is 0. What shares them is s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,20 +20,30 @@ from graphopt.numerics.cluster_merging import furthest, merges
 from graphopt.numerics.codebooks import Codebooks, clustered_to_fit
 from graphopt.numerics.kmeans import cluster, nearest
 from graphopt.numerics.kmeans_rows import cluster_rows
-from graphopt.numerics.rounding import Gram
-from graphopt.numerics.streaming import Cross
+from graphopt.numerics.large_codebooks import shared_to_fit
+from graphopt.numerics.rounding import Gram as Blocks
+from graphopt.numerics.streaming import Cross, Gram
 from graphopt.numerics.vector_codebooks import cluster_vectors, nearest_vectors, vectors_to_fit
 
-from ..pruning._fitting.fits import LeastSquares
+from ..pruning._fitting.fits import LeastSquares, Question
 from ..pruning._fitting.layers import Layer
 from ..pruning._fitting.places import Place as Compared
-from ..quantization._layer_moments import Moments, importance, layer_with
+from ..quantization._layer_moments import Moments, importance, layer_with, with_few_rows
 from ..quantization._weight_places import Place
 from ._sharing import Sharing, zeros_of
+
+WHOLE = 2048
+"""Features up to which all second moments of a layer's input are held, 32 MiB."""
+
+BLOCK = 1024
+"""Features of a block where they are not: what connects features of different blocks is not looked at."""
 
 
 class ClusterLeastSquares(LeastSquares):
     """Least squares over weights that share few values.
+
+    Of a layer with more than ``WHOLE`` features, blocks of the moments of its input are held; its weights are
+    then fitted to themselves, and its bias to the original.
 
     Args:
         place: where the layer is compared with the original.
@@ -44,14 +55,37 @@ class ClusterLeastSquares(LeastSquares):
 
     def __init__(self, place: Compared, sharing: Sharing) -> None:
         super().__init__(place)
-        self.wide = False
-        self.sharing, self.zeros = sharing, zeros_of(self.old)
+        self.wide, self.blocked = False, place.layer.features > WHOLE
+        self.sharing = sharing
+
+    def question(self) -> Question | None:
+        """See ``LeastSquares``."""
+        asked = super().question()
+        if asked is None or not self.blocked:
+            return asked
+        return replace(asked, spec=replace(asked.spec, blocks=BLOCK))
+
+    def _turns(self) -> int:
+        return 1 if self.blocked else super()._turns()
 
     def _whole(self, found: Cross) -> tuple[np.ndarray, np.ndarray]:
-        fit, gram, mean = self._best(found)
-        shared = _fitted(fit.weights, self.sharing, self.place.layer, gram, self.zeros)
+        layer, zeros = self.place.layer, zeros_of(self.old)
+        if self.blocked:
+            gram = self._damped(found.gram)
+            shared = _fitted(self.old, self.sharing, layer, gram, zeros)
+            mean = found.gram.mean.reshape(*shared.shape[:2])
+            given = np.einsum("gf,gfo->go", mean, shared)
+            return shared, found.mean - given.reshape(-1)
+        fit, moments, mean = self._best(found)
+        shared = _fitted(fit.weights, self.sharing, layer, moments, zeros)
         left = np.einsum("gf,gfo->go", mean, fit.weights - shared)
         return shared, (fit.bias + left).reshape(-1)
+
+    def _damped(self, gram: Gram) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Blocks of the moments of what counts, as a bias takes up the mean."""
+        part = gram.covariance if self.place.biased else gram.product
+        known = [part(n) / (1 if self.place.biased else gram.rows) for n in range(len(gram.blocks))]
+        return with_few_rows(zip(gram.blocks, known, strict=True), gram.rows)
 
 
 def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray:
@@ -62,13 +96,24 @@ def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray
         sharing: of values.
         moments: of what its layer reads; None where that is not known.
     """
-    values, mass = place.weight.values, importance(place, moments)
+    values = place.weight.values
+    return clustered(values, sharing, importance(place, moments)).astype(values.dtype)
+
+
+def clustered(values: np.ndarray, sharing: Sharing, mass: np.ndarray | None) -> np.ndarray:
+    """Weights that share the values of a k-means clustering.
+
+    Args:
+        values: of a tensor.
+        sharing: of values.
+        mass: what each element counts; None: all alike.
+    """
     zero = zeros_of(values) is not None
     if sharing.axis is None:
         centres, index = cluster(values, sharing.values, mass, zero)
         if sharing.merge > 0:
             return _merged(values, centres, index, mass, sharing.merge, zero)
-        return np.asarray(centres[index].astype(values.dtype))
+        return np.asarray(centres[index])
     if sharing.vector > 1:
         return _nearest_vectors(values, sharing, mass)
     rows = sharing.rows(values)
@@ -77,7 +122,16 @@ def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray
     books = Codebooks(cluster_rows(rows, sharing.values, masses, zero))
     own = np.arange(len(rows))[:, None]
     found = books.dequantized(books.quantized(rows, 1.0, own), 1.0, own)
-    return sharing.joined(found).astype(values.dtype)
+    return sharing.joined(found)
+
+
+def lost_by(values: np.ndarray, sharing: Sharing, mass: np.ndarray | None) -> float:
+    """What a k-means clustering loses, as a share of the squares; as ``clustered``."""
+    wide = values.astype(np.float64)
+    weights = np.ones(1) if mass is None or not mass.any() else mass
+    whole = float((weights * np.square(wide)).sum())
+    gap = np.square(clustered(values, sharing, mass) - wide)
+    return float((weights * gap).sum()) / whole if whole > 0 else 0.0
 
 
 def _nearest_vectors(values: np.ndarray, sharing: Sharing, mass: np.ndarray | None) -> np.ndarray:
@@ -90,7 +144,7 @@ def _nearest_vectors(values: np.ndarray, sharing: Sharing, mass: np.ndarray | No
         vectors, sharing.values, None if own is None else own.reshape(vectors.shape)[:, 0]
     )
     found = centres[nearest_vectors(centres, vectors)].reshape(moved.shape)
-    return np.ascontiguousarray(np.moveaxis(found, -1, sharing.axis).astype(values.dtype))
+    return np.ascontiguousarray(np.moveaxis(found, -1, sharing.axis))
 
 
 def alone(place: Place, sharing: Sharing, moments: Moments) -> np.ndarray:
@@ -102,15 +156,16 @@ def alone(place: Place, sharing: Sharing, moments: Moments) -> np.ndarray:
 
 
 def _fitted(
-    matrices: np.ndarray, sharing: Sharing, layer: Layer, gram: Gram, zeros: np.ndarray | None
+    matrices: np.ndarray, sharing: Sharing, layer: Layer, gram: Blocks, zeros: np.ndarray | None
 ) -> np.ndarray:
     """Weights of a layer, as ``Layer.matrices``, that share values which are fitted to its output."""
     k, dtype = sharing.values, layer.weight.dtype
     if sharing.vector > 1:
         return vectors_to_fit(matrices, k, sharing.vector, gram, dtype).values()
     books = None if sharing.axis is None else sharing.of_outputs(layer)
-    found = clustered_to_fit(matrices, k, gram, zeros, dtype, books=books, merge=sharing.merge)
-    return found.values()
+    if books is None:
+        return shared_to_fit(matrices, k, gram, zeros, dtype, sharing.merge)
+    return clustered_to_fit(matrices, k, gram, zeros, dtype, books=books).values()
 
 
 def _merged(
@@ -130,7 +185,7 @@ def _merged(
     def attempt(number: int) -> tuple[float, np.ndarray]:
         book = np.unique(rows[number])
         found = book[nearest(book, values)]
-        return float((weights * np.square(found - values)).sum()), found.astype(values.dtype)
+        return float((weights * np.square(found - values)).sum()), found
 
     limit = (1.0 + merge) * attempt(0)[0]
     reached = furthest(len(rows) - 1, attempt, limit)

@@ -10,7 +10,7 @@ of the largest divisor c below it, ``k^(c / d)`` of them, so that a weight takes
 of the weights or more is 0, or nothing divides, there are single values: vectors would not keep zeros.
 
 With ``merge`` the smallest of the k clusters are merged into their neighbours while the error of the layer,
-or of the weights, grows by no more than that share. The same k without merging is the next milder level.
+or of the weights, grows by no more than that share. Milder levels merge none.
 
 A codebook that would take more bytes than the codes that it serves is shared by twice as many channels, and
 so on: a tensor of few weights for each channel, such as a depthwise convolution's, has one for all.
@@ -26,12 +26,11 @@ import numpy as np
 
 from ..pruning._fitting.layers import Layer
 from ..quantization._weight_places import Place
-from ._codes import Packing, packings
+from ._code_tables import ELEMENTS_OPSET, index_cost, index_forms
+from ._codes import cost, packings
+from ._levels import COUNTS, MOST
 
 Granularity = Literal["tensor", "group", "channel"]
-
-MOST = 256
-"""Entries of the largest codebook."""
 
 NOTABLE = 0.1
 """The share of zeros from which on zeros stay zeros."""
@@ -100,14 +99,25 @@ class Sharing:
         others = (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
         return np.moveaxis(rows.ravel()[:size].reshape(first, *others), 0, self.axis)
 
-    def packings(self, itemsize: int) -> list[Packing]:
-        """The forms that there are, the smallest first."""
-        size = int(np.prod(self.shape))
+    @property
+    def simple(self) -> bool:
+        """Whether there is one codebook of single values, all of which count."""
+        return self.axis is None and not self.merge
+
+    def forms(self, itemsize: int) -> list[tuple[int, int]]:
+        """The bytes and the operator sets of the forms that there are, the smallest first."""
+        size = math.prod(self.shape)
+        if self.axis is None:
+            return [(cost(form), form.opset) for form in packings(self.values, size, itemsize)]
+        least = 0
         if self.vector > 1:
-            return packings(self.values, size // self.vector, itemsize * self.vector)
-        if self.axis is not None:
+            size //= self.vector
+        else:
             size = size // self.shape[self.axis] * self.books * self.channels
-        return packings(self.values, size, itemsize, self.books)
+            least = ELEMENTS_OPSET
+        table = self.books * self.values * self.vector * itemsize
+        found = index_forms(self.values, size)
+        return [(index_cost(form) + table, max(form.opset, least)) for form in found]
 
     @property
     def told(self) -> str:
@@ -138,6 +148,22 @@ class Wanted:
     vector: int = 1
     merge: float = 0.0
 
+    def check(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ValueError: so it is.
+        """
+        single = self.vector == 1 and self.granularity == "tensor"
+        if self.group < 1:
+            raise ValueError(f"a group has a channel or more, not {self.group}")
+        if self.vector > 1 and self.granularity != "tensor":
+            raise ValueError("vectors have one codebook for a tensor: granularity=tensor")
+        if not 0 <= self.merge <= 1:
+            raise ValueError(f"merge is a share from 0 to 1, not {self.merge}")
+        if self.merge and not single:
+            raise ValueError("clusters are merged in codebooks of single values for a tensor")
+
     def levels(self, place: Place) -> dict[float, Sharing]:
         """The ways for a weight, from the one of the fewest values; by how many values a weight can take.
 
@@ -155,11 +181,10 @@ class Wanted:
             least = 2 << 8 // vector
         elif self.vector > 1:
             least = plain_clusters(self.clusters, self.vector)
-        for k in doubled(least):
-            if self.merge:
-                found[k - 0.5] = replace(self._single(place, k), merge=self.merge)
-            found[k] = self._single(place, k)
-        return found
+        one = self.granularity == "tensor" and not self.merge
+        if self.merge:
+            found[least - 0.5] = replace(self._single(place, least), merge=self.merge)
+        return found | {k: self._single(place, k) for k in (more if one else doubled)(least)}
 
     def _single(self, place: Place, k: int) -> Sharing:
         """Codebooks of so many single values."""
@@ -170,8 +195,8 @@ class Wanted:
         channels = 1 if self.granularity == "channel" else self.group
         while channels < shape[axis[0]]:
             found = Sharing(shape, k, axis[0], channels)
-            smallest = found.packings(itemsize)[0]
-            if 2 * smallest.table_bytes <= smallest.nbytes:
+            codes = math.prod(shape) * math.log2(k)
+            if 8 * found.books * k * itemsize <= codes:
                 return found
             channels *= 2
         return Sharing(shape, k)
@@ -180,6 +205,11 @@ class Wanted:
 def plain_clusters(clusters: int, vector: int) -> int:
     """Single values that take as many bits as a weight does in so many vectors."""
     return max(math.ceil(round(math.pow(clusters, 1 / vector), 9)), 2)
+
+
+def more(first: int) -> list[int]:
+    """A number of values, and those beyond it that are offered."""
+    return sorted({first, *(k for k in COUNTS if k > first)})
 
 
 def doubled(first: int) -> list[int]:

@@ -9,22 +9,22 @@ kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
 With data the codebook and the assignment are chosen so that the output of each layer changes least, layer
 after layer, each on what the clustered layers before it give and towards what the original gives, and its
 bias takes up the mean (``_fits``, ``numerics.codebooks``). Layers that cannot be refitted are fitted to what
-the original reads. Tables, recurrent layers, weights in bodies and shared ones, and all without data: the
+the original reads. Tables, recurrent layers and shared weights, and all without data: the
 k-means clustering of the weights. Where a tenth of a tensor or more is 0, one value is 0, and zeros stay.
 
 8-bit weights that a DequantizeLinear reads share integers of their grid and stay quantized (``_integers``).
 
 ``granularity`` gives channels, or groups of them, codebooks of their own; with ``vector`` a code stands for
-several weights (``_sharing``, ``numerics.vector_codebooks``).
-
-``merge`` lets the smallest clusters go where that costs little: the codes of those that are left have less
-entropy, so a packed file shrinks, and now and then they take fewer bits (``numerics.cluster_merging``).
+several weights (``_sharing``, ``numerics.vector_codebooks``). ``merge`` lets the smallest clusters go where
+that costs little: codes of those that are left have less entropy, so a packed file shrinks, and now and then
+they take fewer bits (``numerics.cluster_merging``).
 
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
-Each weight tensor is a place. Its levels are the clusters asked for and twice as many, up to 256; behind 256
-vectors come single values. The operator set is raised where that lets smaller integers be used (4 bits: 21,
-2 bits: 25). Biases and normalizations are left alone.
+Each weight tensor is a place. Its levels are the clusters asked for, or 2 to the ``bits``, and more up to 256
+as far as they lie on the convex hull of predicted loss over bytes; with ``size`` those that fit that best
+come first (``_levels``). The operator set is raised where that lets smaller integers be used (4 bits: 21, 2
+bits: 25). Biases and normalizations are left alone.
 
 Refuses what ``quantize-weights`` refuses: tensors that are not floats, or hold NaN or infinity; those that
 would not become smaller; those that a graph returns, or that several scopes read.
@@ -32,30 +32,32 @@ would not become smaller; those that a graph returns, or that several scopes rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from graphopt.ir.graph import Constant, Node
-from graphopt.ir.model import Model
 from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
-from ..pruning._fitting import places as fitting
-from ..pruning._fitting.fits import WIDE
-from ..pruning._fitting.refit import refit
-from ..quantization._layer_moments import Moments, loss_of, observed
+from ..quantization._layer_moments import Moments, importance
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
-from ._codes import Packing, store, store_vectors
-from ._fits import ClusterLeastSquares, alone, plain
-from ._integers import Stored, observed_integers, shared_integers, stored_places
-from ._sharing import MOST, Granularity, Sharing, Wanted, doubled, plain_clusters
-
-FITTED = "fitted to what the original gives"
+from ._clustering import cluster_places, observed_floats
+from ._code_tables import store_books, store_vectors
+from ._codes import store
+from ._fits import lost_by
+from ._integers import (
+    Stored,
+    importance_of,
+    observed_integers,
+    stored_places,
+)
+from ._levels import COUNTS, MOST, Level, allotted, bytes_of, losses, offered
+from ._sharing import Granularity, Sharing, Wanted, more, plain_clusters, zeros_of
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,23 @@ class ClusterWeights(LossyPass):
     materialize: bool = field(
         default=False, metadata={"help": "leave the clustered weights as floats"}
     )
+    bits: int | None = field(
+        default=None, metadata={"help": "bits of a code, in the place of clusters: 2 to the bits"}
+    )
+    size: str = field(
+        default="",
+        metadata={"help": "what all weights may take, as in 25% or in bytes; clusters then differ"},
+    )
+
     granularity: Granularity = field(
         default="tensor", metadata={"help": "what has a codebook of its own"}
     )
     group: int = field(
         default=16, metadata={"help": "channels that share a codebook, for granularity=group"}
     )
-
     vector: Literal[1, 2, 3, 4, 5, 6, 7, 8] = field(
         default=1, metadata={"help": "weights that share a code"}
     )
-
     merge: float = field(
         default=0.0,
         metadata={"help": "share by which an error may grow as small clusters are merged away"},
@@ -95,18 +103,26 @@ class ClusterWeights(LossyPass):
         Raises:
             ValueError: so it is.
         """
-        if not (2 <= self.clusters <= MOST and self.smallest >= 1 and self.group >= 1):
+        if not (2 <= self.clusters <= MOST and self.smallest >= 1):
             raise ValueError(
-                f"clusters are 2 to {MOST}, smallest and group whole numbers from 1; "
-                f"not {self.clusters}, {self.smallest} and {self.group}"
+                f"clusters are 2 to {MOST}, smallest is a whole number from 1; "
+                f"not {self.clusters} and {self.smallest}"
             )
+        Wanted(self.first, self.granularity, self.group, self.vector, self.merge).check()
+        if self.bits is not None and not 1 <= self.bits <= 8:
+            raise ValueError(f"bits are 1 to 8, not {self.bits}")
+        if self.size and self.merge:
+            raise ValueError(
+                "a size is kept to without merging: clusters fill the bits that there are"
+            )
+        if self.size:
+            bytes_of(self.size, 1)
 
-        if self.vector > 1 and self.granularity != "tensor":
-            raise ValueError("vectors have one codebook for a tensor: granularity=tensor")
-        if not 0 <= self.merge <= 1:
-            raise ValueError(f"merge is a share from 0 to 1, not {self.merge}")
-        if self.merge and (self.vector > 1 or self.granularity != "tensor"):
-            raise ValueError("clusters are merged in codebooks of single values for a tensor")
+    @property
+    def first(self) -> int:
+        """The values of the strongest level."""
+        asked = self.clusters if self.bits is None else int(2**self.bits)
+        return min(COUNTS) if self.size else asked
 
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
         """See the module's docstring."""
@@ -118,11 +134,11 @@ class ClusterWeights(LossyPass):
         places = self._places(context)
         levels = {c.where: self._sharings(places[c.where])[c.level] for c in chosen}
         if not self.materialize:
-            wanted = [_packing(places[name], each, context) for name, each in levels.items()]
-            ensure_opset(context, max((packing.opset for packing in wanted), default=0))
+            wanted = [_taken(places[name], each, context) for name, each in levels.items()]
+            ensure_opset(context, max((opset for _, opset in wanted), default=0))
         opset = min(int(scope.opset) for scope in context.scopes())
         places = self._places(context)
-        how = _clustered(places, levels, context)
+        how = cluster_places(places, levels, context)
         for choice in chosen:
             weight, reader = places[choice.where].weight, places[choice.where].reader
             if weight.dtype.kind == "f":
@@ -141,6 +157,28 @@ class ClusterWeights(LossyPass):
         return found | {entry.name: entry for entry in every if isinstance(entry, Stored)}
 
     def _proposed(self, context: Context) -> Iterator[Choice | Skip]:
+        """The choices of all places, those of one together."""
+        levels: dict[str, list[Level]] = {}
+        for entry in self._known(context):
+            if isinstance(entry, Skip):
+                yield entry
+            else:
+                levels[entry[0]] = entry[1]
+        every = self._places(context)
+        held = {name: every[name].weight.nbytes for name in levels}
+        strongest = {}
+        if self.size:
+            strongest = allotted(levels, bytes_of(self.size, sum(held.values())))
+        for name, offers in levels.items():
+            sharings = self._sharings(every[name])
+            for level in offers:
+                if level.k >= strongest.get(name, 0):
+                    saving = held[name] - level.nbytes
+                    what = f"takes {sharings[level.k].told}"
+                    yield Choice(name, level.k, what, level.loss, saving)
+
+    def _known(self, context: Context) -> Iterator[tuple[str, list[Level]] | Skip]:
+        """The levels of each tensor, or why it is left."""
         places = []
         for place in places_of(context, self.smallest).values():
             why = refusal(place.weight, context) or self._objection(place, context)
@@ -150,14 +188,12 @@ class ClusterWeights(LossyPass):
                 places.append(place)
         if context.observe is None or context.data is None:
             yield Skip("the model", "without data weights are clustered for themselves")
-        for place, moments in _observed(places, context.model, context):
+        for place, moments in observed_floats(places, context.model, context, block=1):
             known = moments if isinstance(moments, Moments) else None
-            for level, sharing, saving in self._levels(place, context):
-                loss = loss_of(plain(place, sharing, known), place, known)
-                yield Choice(place.name, level, f"takes {sharing.told}", loss, saving)
-        yield from self._proposed_integers(context)
+            yield self._levels(place, place.weight.values, importance(place, known), context)
+        yield from self._known_integers(context)
 
-    def _proposed_integers(self, context: Context) -> Iterator[Choice | Skip]:
+    def _known_integers(self, context: Context) -> Iterator[tuple[str, list[Level]] | Skip]:
         stored = []
         for entry in stored_places(context, self.smallest):
             name, why = entry if isinstance(entry, tuple) else (entry.name, "")
@@ -166,115 +202,66 @@ class ClusterWeights(LossyPass):
                 stored += [] if why else [entry]
             if why:
                 yield Skip(name, why)
-        for place, layer, moments in observed_integers(stored, context):
-            for level, sharing, saving in self._levels(place, context):
-                loss = shared_integers(place, sharing.values, layer, moments)[1]
-                yield Choice(place.name, level, f"takes {sharing.told}", loss, saving)
+        for place, layer, moments in observed_integers(stored, context, block=1):
+            steps, weights = place.steps(), importance_of(place, layer, moments)
+            yield self._levels(place, steps, weights, context)
+
+    def _levels(
+        self,
+        place: Place | Stored,
+        values: np.ndarray,
+        weights: np.ndarray | None,
+        context: Context,
+    ) -> tuple[str, list[Level]]:
+        """The levels of a tensor."""
+        nbytes = self._nbytes(place, context)
+        sharings = self._sharings(place)
+        simple = [sharings[level].values for level in nbytes if sharings[level].simple]
+        known = losses(values, weights, simple, zeros_of(values) is not None)
+        lost = {
+            level: known[each.values] if each.simple else lost_by(values, each, weights)
+            for level, each in sharings.items()
+            if level in nbytes
+        }
+        merged = [level for level in nbytes if sharings[level].merge]
+        whole = {level: n for level, n in nbytes.items() if level not in merged}
+        strongest = [Level(level, lost[level], nbytes[level]) for level in merged]
+        return place.name, [*strongest, *offered(lost, whole, min(whole))]
 
     def _objection(self, place: Place | Stored, context: Context) -> str:
         """Why it is no use to cluster a weight; empty where it is."""
         if self.materialize:
-            few = self.vector == 1 and len(np.unique(place.weight.values)) <= self.clusters
-            return f"it takes no more than {self.clusters} values already" if few else ""
-        smaller = self._levels(place, context)
-        return "" if smaller else f"it would not be smaller with {self.clusters} values"
+            few = self.vector == 1 and len(np.unique(place.weight.values)) <= self.first
+            return f"it takes no more than {self.first} values already" if few else ""
+        smaller = self._nbytes(place, context)
+        return "" if smaller else f"it would not be smaller with {self.first} values"
 
-    def _levels(self, place: Place | Stored, context: Context) -> list[tuple[float, Sharing, int]]:
-        """Levels with what each saves in bytes; none that saves nothing, unless floats stay."""
-        found = []
-        for level, sharing in self._sharings(place).items():
-            saving = place.weight.nbytes - _packing(place, sharing, context).nbytes
-            if saving > 0 or self.materialize:
-                found.append((level, sharing, saving))
-        return found
+    def _nbytes(self, place: Place | Stored, context: Context) -> dict[float, int]:
+        """What levels take; those that take no fewer bytes only where floats stay."""
+        sharings = self._sharings(place)
+        taken = {level: _taken(place, each, context)[0] for level, each in sharings.items()}
+        most = place.weight.nbytes
+        return {level: n for level, n in taken.items() if n < most or self.materialize}
 
     def _sharings(self, place: Place | Stored) -> dict[float, Sharing]:
         """The ways in which the weights of a place can share values, by level."""
         if isinstance(place, Place):
-            wanted = Wanted(self.clusters, self.granularity, self.group, self.vector, self.merge)
+            wanted = Wanted(self.first, self.granularity, self.group, self.vector, self.merge)
             return wanted.levels(place)
         shape = tuple(place.weight.shape)
-        return {k: Sharing(shape, k) for k in doubled(plain_clusters(self.clusters, self.vector))}
+        return {k: Sharing(shape, k) for k in more(plain_clusters(self.first, self.vector))}
+
+
+def _taken(place: Place | Stored, sharing: Sharing, context: Context) -> tuple[int, int]:
+    """The bytes and the operator set of the smallest form that the model has or can be raised to."""
+    every = sharing.forms(place.weight.dtype.itemsize)
+    return next(form for form in every if not opset_objection(context, form[1]))
 
 
 def _stored(weight: Constant, sharing: Sharing, opset: int) -> Node:
     """Store a weight that shares values; a node that reads it."""
-    if sharing.vector > 1 and sharing.axis is not None:
+    if sharing.axis is None:
+        return store(weight, opset)
+    if sharing.vector > 1:
         return store_vectors(weight, opset, sharing.axis, sharing.vector)
-    return store(weight, opset, sharing.axis, sharing.channels)
-
-
-def _packing(place: Place | Stored, sharing: Sharing, context: Context) -> Packing:
-    """The smallest that the model's operator set has or can be raised to."""
-    every = sharing.packings(place.weight.dtype.itemsize)
-    return next(each for each in every if not opset_objection(context, each.opset))
-
-
-def _observed(
-    places: Sequence[Place], model: Model, context: Context
-) -> Iterator[tuple[Place, Moments | str]]:
-    """Each place with what is known of what its layer reads, or why nothing is."""
-    if context.observe is None or context.data is None:
-        yield from ((place, "there is no data") for place in places)
-    else:
-        yield from observed(places, model, context.observe)
-
-
-def _clustered(
-    places: Mapping[str, Place | Stored], levels: Mapping[str, Sharing], context: Context
-) -> dict[str, str]:
-    """Cluster the weights of places, in place; how, in words, by name."""
-    chosen = [places[name] for name in levels]
-    floats = {place.name: place for place in chosen if isinstance(place, Place)}
-    how = {}
-    if floats:
-        how = _clustered_floats(floats, {name: levels[name] for name in floats}, context)
-    stored = [place for place in chosen if isinstance(place, Stored)]
-    for place, layer, moments in observed_integers(stored, context):
-        place.weight.values, _ = shared_integers(place, levels[place.name].values, layer, moments)
-        known = "by k-means on its grid" if moments is None else "fitted to what its layer reads"
-        how[place.name] = known
-    return how
-
-
-def _clustered_floats(
-    places: Mapping[str, Place], levels: Mapping[str, Sharing], context: Context
-) -> dict[str, str]:
-    """Cluster the weights of floats, in place; how, in words, by name."""
-    original = context.model.copy()
-    how = _refitted(places, levels, original, context)
-    rest = [places[name] for name in levels if how.get(name) != FITTED]
-    own = {place.name: place for place in rest}
-    for place, moments in _observed(list(own.values()), original, context):
-        name, sharing = place.name, levels[place.name]
-        if isinstance(moments, Moments):
-            place.weight.values = alone(place, sharing, moments)
-            how[name] = "fitted to what its layer reads"
-        else:
-            place.weight.values = plain(place, sharing, None)
-            how[name] = f"by k-means: {how.get(name) or moments}"
-    return how
-
-
-def _refitted(
-    places: Mapping[str, Place], levels: Mapping[str, Sharing], original: Model, context: Context
-) -> dict[str, str]:
-    """Cluster what can be refitted."""
-    if context.data is None:
-        return {}
-    names = {places[name].reader.uid: name for name in levels}
-
-    def method(compared: fitting.Place) -> ClusterLeastSquares | None:
-        layer = compared.layer
-        name = names.get(layer.node.uid)
-        if name is None or layer.weight is not places[name].weight:
-            return None
-        if layer.as_matrices(layer.weight.values).shape[1] > WIDE:
-            return None
-        return ClusterLeastSquares(compared, levels[name])
-
-    how = {}
-    for entry in refit(context.model, original, {}, context, method):
-        assert isinstance(entry.node, Node)
-        how[names[entry.node.uid]] = FITTED if isinstance(entry, Edit) else entry.why
-    return how
+    return store_books(weight, opset, sharing.axis, sharing.channels)
