@@ -373,7 +373,7 @@ def test_merged_clusters_take_fewer_bits_for_a_little_loss(fitted: bool) -> None
 
 
 def test_without_merging_is_the_next_level() -> None:
-    choices = [c for c in proposed(ClusterWeights(16, merge=0.2), large()) if c.where == "w4"]
+    choices = [c for c in proposed(ClusterWeights(16, merge=1.0), large()) if c.where == "w4"]
     said = [choice.what.removeprefix("takes ") for choice in choices]
     assert said[:3] == ["at most 16 values", "16 values", "32 values"]
     for before, after in itertools.pairwise(choices):
