@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_graphsurgeon as gs
+from onnx import TensorProto
 
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.operators import weight_channels
@@ -34,14 +35,26 @@ def rank_of(tensor: gs.Tensor) -> int | None:
     if any(rank is None for rank in ranks):
         return None
     first = ranks[0]
-    if made.op in MOVING:
+    if made.op in (*MOVING, "GatherElements"):
         return first
-    if made.op == "GatherElements":
-        return first
+    if made.op in ("Add", "Mul") and _is_whole(tensor):  # indices that lie in two planes
+        return max(rank for rank in ranks if rank is not None)
     if made.op == "Gather" and first is not None and ranks[1] is not None:
         return first - 1 + ranks[1]
     wanted = constant(made.inputs[1]) if made.op == "Reshape" else None
     return None if wanted is None else int(wanted.size)
+
+
+def _is_whole(tensor: gs.Tensor) -> bool:
+    """Whether what nodes compute are integers, as indices are."""
+    if isinstance(tensor, Constant):
+        return bool(tensor.dtype.kind in "iu")
+    made = producer(tensor)
+    if made is None:
+        return False
+    if made.op == "Cast":
+        return int(made.attrs.get("to", 0)) in (TensorProto.INT32, TensorProto.INT64)
+    return all(_is_whole(each) for each in made.inputs[: 1 if made.op in READING else None])
 
 
 def gain_behind(node: Node, outputs: int) -> Callable[[np.ndarray], None] | None:

@@ -21,6 +21,7 @@ from graphopt.testing import parse
 FORMS = [
     "clusters=16",
     "clusters=4",
+    "clusters=8",
     "clusters=4,granularity=channel",
     "clusters=3,granularity=group,group=5",
     "clusters=16,vector=2",
