@@ -94,9 +94,7 @@ def transformer(blocks: int = BLOCKS) -> onnx.ModelProto:
     for _ in range(blocks):
         normal = writer.add("LayerNormalization", [read, ones, zeros], axis=-1)
         query, key, value = (product(normal, WIDTH, WIDTH) for _ in range(3))
-        scores = writer.add(
-            "MatMul", [query, writer.add("Transpose", [key], perm=[0, 2, 1])]
-        )
+        scores = writer.add("MatMul", [query, writer.add("Transpose", [key], perm=[0, 2, 1])])
         scale = writer.constant(np.array(WIDTH**-0.5, np.float32))
         weights = writer.add("Softmax", [writer.add("Mul", [scores, scale])], axis=-1)
         mixed = product(writer.add("MatMul", [weights, value]), WIDTH, WIDTH)

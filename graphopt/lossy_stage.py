@@ -3,7 +3,10 @@
 A pass that spreads one amount over the model is eased by bisection on its strength. Any other is eased
 place by place: what each place loses alone is measured on the calibration data, the place that loses most
 for what it saves is relaxed first (to a milder level, then left out), and bisection finds how few
-relaxations suffice. Each candidate is judged as a whole, so nothing rests on losses adding up.
+relaxations suffice. Each candidate is judged as a whole, so nothing rests on losses adding up. The one that
+is found is the strongest of many that passes on the samples at hand, so it would often not pass on others.
+So where the samples do not prove that the budget is kept, the estimate has to keep a distance from the limit
+(``GateVerdict.likely``), unless nothing does.
 
 A pass that promises speed is timed too, once, before its result is kept: against the model that it began
 with, and that one against itself. A result that is not faster beyond the noise is not kept.
@@ -22,7 +25,7 @@ from graphopt.lossy_pass import Choice, LossyPass, strongest
 from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report
 from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
 from graphopt.quality.gate import GateVerdict, percent
-from graphopt.report import EditInfo, SpeedInfo
+from graphopt.report import EditInfo, QuantizedInfo, SpeedInfo
 from graphopt.stage import Stage, StageRun
 
 if TYPE_CHECKING:
@@ -110,6 +113,14 @@ class _Edits:
         return self._stage.run(self._start, frozenset((self._step.name, uid) for uid in vetoed))
 
 
+def _undone(row: QuantizedInfo, why: str) -> QuantizedInfo:
+    """What is told of a node whose numbers were chosen and taken back."""
+    if row.computes == "floats":
+        return row
+    back = f"{row.precision} was taken back: {why}"
+    return replace(row, computes="floats", precision="float", why=back, output=None, weights=[])
+
+
 def _at_full_strength(plan: Plan) -> Candidate:
     chosen = strongest(plan.choices)
     return Candidate(plan.build(chosen) if chosen else plan.idle, chosen)
@@ -193,20 +204,33 @@ class LossyTrial:
         path = list(relaxations(plan.choices, losses))
         low, high = 0, len(path)  # none fails; all of them leave nothing
         best: Candidate | None = None
+        doubtful: Candidate | None = None
         while high - low > 1:
             middle = (low + high) // 2
             chosen = path[middle - 1]
             run = plan.build(chosen)
-            if self._passes(gate, run, summary_of(plan.choices, chosen)[0]):
-                high, best = middle, Candidate(run, chosen, self.verdict)
+            passes = self._passes(gate, run, summary_of(plan.choices, chosen)[0])
+            found = Candidate(run, chosen, self.verdict)
+            if passes and self._likely(found):
+                high, best = middle, found
             else:
-                low = middle
+                low, doubtful = middle, found if passes and run.edits else doubtful
         if best is None or not best.run.edits:
+            best = doubtful
+        if best is None:
             return False
         self.verdict = best.verdict
-        summary, taken_back = summary_of(plan.choices, path[high - 1], losses)
+        summary, taken_back = summary_of(plan.choices, best.chosen, losses)
         self._keep(best, summary, taken_back)
         return True
+
+    def _likely(self, found: Candidate) -> bool:
+        """Whether a candidate that passes is likely to pass on other samples, too.
+
+        Of one that shall be faster that is not asked: what it gains is measured for itself.
+        """
+        timed = isinstance(self.step, LossyPass) and self.step.promises_of(found.chosen)
+        return timed or found.verdict is None or found.verdict.likely
 
     def _losses(self, gate: LossJudge, plan: Plan) -> dict[str, float]:
         """What each place loses alone at its strongest level."""
@@ -226,8 +250,14 @@ class LossyTrial:
 
     def _passes(self, gate: LossJudge, run: StageRun, what: str) -> bool:
         self._say(f"{self.step.name} {what}: judging")
-        verdict = self.verdict = gate.judge(run.model)
+        verdict = gate.judge(run.model)
         accepted = verdict.verdict == "pass" or (not self.manager.strict and verdict.tolerable)
+        share = self.step.share if isinstance(self.step, LossyPass) else 1.0
+        if accepted and verdict.limit is not None and verdict.drop.value > share * verdict.limit:
+            accepted = False
+            why = f"{verdict.why}, but this pass may use no more than {percent(share)} of that"
+            verdict = replace(verdict, why=why)
+        self.verdict = verdict
         info = gate_info(verdict, self.step.name, what, accepted)
         cost = run.cost
         self.outcome.gates.append(replace(info, weight_bytes=cost.weight_bytes, macs=cost.macs))
@@ -273,8 +303,9 @@ class LossyTrial:
 
     def _timed(self, found: Candidate) -> SpeedInfo | None:
         """What timing says of a candidate of a pass that promises speed."""
-        promised = isinstance(self.step, LossyPass) and self.step.promises_of(found.chosen)
-        if not promised or not found.run.edits:
+        step = self.step
+        promised = isinstance(step, LossyPass) and step.promises_of(found.chosen)
+        if not (promised or (isinstance(step, LossyPass) and step.faster)) or not found.run.edits:
             return None
         self._say(f"{self.step.name}: timing the model before and after")
         race = self.manager.race
@@ -283,6 +314,8 @@ class LossyTrial:
             if race is None
             else race(self.outcome.model, found.run.model)
         )
+        if not promised:
+            return timed
         return replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
 
     def _leave_out(
@@ -298,6 +331,7 @@ class LossyTrial:
                 eased=eased,
                 seconds=report.seconds,
                 speed=speed,
+                quantized=[_undone(row, why) for row in report.quantized],
             )
         )
 

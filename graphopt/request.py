@@ -39,6 +39,7 @@ class Request:
     strict: bool
     running: Running
     latency: bool
+    pack: bool
     details: bool
     provenance: bool
     seed: int

@@ -50,9 +50,12 @@ def spooled(path: Path) -> tuple[bytes, Folder] | None:
     """
     folder = Folder()
     try:
-        with path.open("rb") as file, (folder.path / NAME).open("wb") as target:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                model = _Stripping(data, file, target).model()
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            (folder.path / NAME).open("wb") as target,
+        ):
+            model = _Stripping(data, file, target).model()
     except (OSError, ValueError, _UnusualError):
         return None
     return model, folder

@@ -1,10 +1,10 @@
 """Clustering of single numbers by k-means, deterministic.
 
 In one dimension the clusters are intervals: between two neighbouring centres the border lies in the middle.
-So the numbers are sorted once, with prefix sums of weights and weighted numbers (``masses``), and each step of Lloyd's
-algorithm (IEEE Trans. Inform. Theory 28, 1982) is a search of ``k - 1`` borders, ``O(k log n)``. It starts
-from centres at equal distances, from centres of equal weight and from the best division of the numbers into
-intervals, and the best result counts.
+So the numbers are sorted once, with prefix sums of weights and weighted numbers (``masses``), and each step
+of Lloyd's algorithm (IEEE Trans. Inform. Theory 28, 1982) is a search of ``k - 1`` borders, ``O(k log n)``.
+It starts from centres at equal distances, from centres of equal weight and from the best division of the
+numbers into intervals, and the best result counts.
 
 The best division is found by dynamic programming (Fisher, J. Amer. Statist. Assoc. 53, 1958; Wang and Song,
 "Ckmeans.1d.dp", R Journal 3, 2011): the least error of the first i numbers in j intervals is the least, over

@@ -1,8 +1,8 @@
 """Numbers with weights on a line, as sorted points with prefix sums: all that clustering asks of them.
 
-Few numbers are points of their own. Of many, those that lie in the same of ``BINS`` bins are one point: it has
-their weight, their weighted mean and their weighted sum of squares, so the squared error of clusters is exact
-as far as no border of a cluster cuts a bin. Bins are of equal width in
+Few numbers are points of their own. Of many, those in the same of ``BINS`` bins are one point: it has their
+weight, their weighted mean and their weighted sum of squares, so the squared error of clusters is exact as
+far as no border of a cluster cuts a bin. Bins are of equal width in
 
     u = asinh((x - m) / s),   m the median, s the mean distance from it, both of a part of the numbers
 
@@ -89,5 +89,5 @@ def _binned(flat: np.ndarray, weights: np.ndarray | None) -> Sums:
         weighted = own if mass is None else mass * own
         for row, numbers in enumerate((None, mass, weighted, weighted * own)):
             sums[row] += np.bincount(places, numbers, BINS)
-    count, mass, first, second = sums[:, sums[1] > 0]
+    _, mass, first, second = sums[:, sums[1] > 0]
     return first / mass, mass, first, second

@@ -75,6 +75,18 @@ class Observation:
             except ValueError as error:
                 self.why[number], self.accumulators[number] = str(error), None
 
+    def shapes(self, feeds: Mapping[str, Any]) -> dict[tuple[int, str], list[tuple[int, ...]]]:
+        """The shapes of what is watched on a batch, by number of the session and name; all held at once.
+
+        One for each run of the scope that a tensor lies in.
+        """
+        found = [self._outputs(number, feeds) for number in range(len(self.sessions))]
+        return {
+            (number, name): [array.shape for array in _runs(held)]
+            for number, own in enumerate(found)
+            for name, held in own.items()
+        }
+
     def _outputs(self, number: int, feeds: Mapping[str, Any]) -> dict[str, Any]:
         names: dict[str, None] = {}
         for watch, accumulator in zip(self.watches, self.accumulators, strict=True):
@@ -105,10 +117,15 @@ def _by_run(found: Sequence[np.ndarray | list[np.ndarray]]) -> Iterator[Sequence
     Raises:
         ValueError: they were not computed the same number of times.
     """
-    runs = [entry if isinstance(entry, list) else [entry] for entry in found]
+    runs = [_runs(entry) for entry in found]
     if len({len(entry) for entry in runs}) > 1:
         raise ValueError("the bodies that the tensors lie in do not run the same number of times")
     yield from zip(*runs, strict=True)
+
+
+def _runs(found: np.ndarray | list[np.ndarray]) -> list[np.ndarray]:
+    """What a tensor held in each run of its scope."""
+    return found if isinstance(found, list) else [found]
 
 
 def _objection(watch: Watch, kinds: Sequence[Mapping[str, str]]) -> str:

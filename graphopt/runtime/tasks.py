@@ -207,6 +207,13 @@ class Tasks:
         self.sessions[key] = observation
         return observation.why
 
+    def observe_shapes(
+        self, key: str, feeds: Feeds | str
+    ) -> dict[tuple[int, str], list[tuple[int, ...]]]:
+        """The shapes of what is observed, on a batch or the path of one, in each run of its scope."""
+        found: dict[tuple[int, str], list[tuple[int, ...]]] = self.sessions[key].shapes(arrays_of(feeds))
+        return found
+
     def observe_run(self, key: str, feeds: Feeds | str) -> None:
         """Run what is observed on a batch, or the path of one, and take in what is watched."""
         self.sessions[key].run(arrays_of(feeds))

@@ -77,7 +77,8 @@ class Packing:
     @property
     def integer_bytes(self) -> int:
         """What the integers take."""
-        return -(-(-(-self.size // self.together)) * self.bits // 8)
+        integers = -(-self.size // self.together)
+        return -(-integers * self.bits // 8)
 
     @property
     def nbytes(self) -> int:
@@ -141,7 +142,12 @@ def packings(values: int, size: int, itemsize: int) -> list[Form]:
         if low < values and high <= HIGH:
             planes = (_packings(n, size, INDEX.itemsize) for n in (high, low))
             found += [Planes(values, itemsize, *both) for both in itertools.product(*planes)]
-    return sorted(found, key=lambda each: (each.nbytes + each.nodes * NODE_BYTES, each.opset))
+    return sorted(found, key=lambda each: (cost(each), each.opset))
+
+
+def cost(form: Form) -> int:
+    """About the bytes that a form takes in a file, with the nodes that read it."""
+    return form.nbytes + form.nodes * NODE_BYTES
 
 
 def _packings(values: int, size: int, itemsize: int) -> list[Packing]:
@@ -230,9 +236,7 @@ def _read(chain: Chain, codes: np.ndarray, packing: Packing, what: str) -> gs.Te
     return chain.cast(held, INDEX)
 
 
-def _table(
-    codes: np.ndarray, packing: Packing, book: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _table(codes: np.ndarray, packing: Packing, book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The numbers of every sequence of codes, and the sequences as integers."""
     together = packing.together
     powers = packing.values ** np.arange(together - 1, -1, -1)

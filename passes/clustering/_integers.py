@@ -160,7 +160,7 @@ def observed_integers(
 
 
 def importance_of(place: Stored, layer: Layer | None, moments: Moments | None) -> np.ndarray:
-    """What each integer counts: the square of its scale, times E[x^2] of what it is multiplied with if known."""
+    """What each integer counts: its scale squared, times E[x^2] of what it is multiplied with, if known."""
     shape = tuple(place.weight.shape)
     weighted = np.broadcast_to(np.square(place.scale), shape)
     if layer is None or moments is None or not moments.second.any():

@@ -1,7 +1,7 @@
 """How many values the weights of a tensor may share: what each number of them takes in bytes, and loses.
 
-The loss is that of the k-means clustering, as a share: of the squares of the weights, each weighted by E[x^2] of
-what it is multiplied with where that is known. Points with prefix sums are made once for all numbers
+The loss is that of the k-means clustering, as a share: of the squares of the weights, each weighted by E[x^2]
+of what it is multiplied with where that is known. Points with prefix sums are made once for all numbers
 (``numerics.masses``). More values than asked for are milder levels. Of these only such are offered as are on
 the lower convex hull of loss over bytes: where the codes of 16 values take as many bits as those of 9, nobody
 wants 9.
@@ -36,7 +36,7 @@ class Level(NamedTuple):
     Attributes:
         k: it.
         loss: a share of the squares.
-        nbytes: of codes, tables and codebook.
+        nbytes: of codes, tables and codebook, and about those of the nodes that read them.
     """
 
     k: int

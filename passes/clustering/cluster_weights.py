@@ -16,8 +16,8 @@ k-means clustering of the weights. Where a tenth of a tensor or more is 0, one v
 
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
-Each weight tensor is a place. Its levels are the clusters asked for, or 2 to the ``bits``, and more up to 256,
-as far as they lie on the convex hull of predicted loss over bytes; with ``size`` the numbers that fit that best
+Each weight tensor is a place. Its levels are the clusters asked for, or 2 to the ``bits``, and more up to 256
+as far as they lie on the convex hull of predicted loss over bytes; with ``size`` those that fit that best
 come first (``_levels``). The operator set is raised where that lets smaller integers be used (4 bits: 21, 2
 bits: 25). Biases and normalizations are left alone.
 
@@ -43,7 +43,7 @@ from ..pruning._fitting.refit import refit
 from ..quantization._layer_moments import Moments, importance, observed
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
-from ._codes import Form, packings, store
+from ._codes import Form, cost, packings, store
 from ._fits import ClusterLeastSquares, alone, plain, zeros_of
 from ._integers import (
     Stored,
@@ -204,7 +204,7 @@ class ClusterWeights(LossyPass):
     def _nbytes(self, place: Place | Stored, context: Context) -> dict[int, int]:
         """What numbers of values take; those that take no fewer bytes only where floats stay."""
         counts = sorted({self.first, *(k for k in COUNTS if k > self.first)})
-        taken = {k: _packing(place, k, context).nbytes for k in counts}
+        taken = {k: cost(_packing(place, k, context)) for k in counts}
         most = place.weight.nbytes
         return {k: n for k, n in taken.items() if n < most or self.materialize}
 
