@@ -11,7 +11,8 @@ strengths pay less time for less loss. Weights that stay with floats are stored 
 form that runtimes fold when they load a model: see ``quantize-weights``. ``store_rest=false`` leaves them to
 the passes behind, as to ``cluster-weights``.
 
-Ranges come from the calibration data (``_qdq.calibration``). The operator set is raised to 13 where it is
+Ranges come from the calibration data (``_qdq.calibration``); without any, from drawn inputs, brought to what
+batch normalizations keep of their training (``_qdq.unseen``). The operator set is raised to 13 where it is
 older, for scales per channel, and to 21 for activations of 16 bits.
 
 Sources: Jacob et al., 2018; Wu et al., "Integer quantization for deep learning inference: principles and
@@ -116,6 +117,8 @@ class QuantizeQdq(LossyPass):
         """See the module's docstring."""
         study = self._study(context)
         yield from (Skip(label, why) for label, why in study.refused.items())
+        if study.units and study.evidence.basis:
+            yield Skip("the model", study.evidence.basis)
         chosen = study.path[round((1.0 - self.strength) * (len(study.path) - 1))]
         stored = {name for unit in study.units if unit.uid in chosen for name in _weights(unit)}
         for unit in study.units:

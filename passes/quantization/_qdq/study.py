@@ -36,6 +36,7 @@ from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
 from .units import Unit, find_units
+from .unseen import as_trained
 from .variants import Key
 from .weights import Rounded, fitted
 
@@ -58,12 +59,14 @@ class Evidence:
         known: the distributions of what they read and give, by name.
         times: what those take that could be timed.
         wholes: what choices lose, everything that they round together.
+        basis: what ranges rest on where there is no data; empty where there is.
     """
 
     units: Sequence[Unit] = ()
     known: Histograms = field(default_factory=dict)
     times: Problem = field(default_factory=lambda: Problem({}, {}, {}, [], 0.0))
     wholes: Mapping[frozenset[int], float] = field(default_factory=dict)
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Studying:
     target: Target
     method: Method
     model: Model = field(init=False)
+    seen: Model = field(init=False)
+    trained: int = 0
     facts: Facts = field(init=False)
     refused: dict[str, str] = field(default_factory=dict)
     constants: dict[int, Rounded] = field(default_factory=dict)
@@ -121,7 +126,9 @@ class Studying:
         self.refused.update(refused)
         if not units:
             self.refused["the model"] = "nothing in it could run on integers"
-        known = histograms(self.model, units, self.context.observe)
+        source = self.context.observe.source()
+        self.seen, self.trained = as_trained(self.model, source, self.context.observe)
+        known = histograms(self.seen, units, self.context.observe)
         found = units
         units, scales = self._calibrated(units, known)
         forms = self._forms(units, scales)
@@ -138,8 +145,20 @@ class Studying:
         seconds: Seconds = {}
         if forms and len(path) > 1:
             path, seconds = self._raced(path, scales)
-        evidence = Evidence(found, known, self._table(units, forms).problem({}), wholes)
+        times = self._table(units, forms).problem({})
+        evidence = Evidence(found, known, times, wholes, self._basis(source))
         return Study(units, scales, path, problem, self.refused, self.constants, seconds, evidence)
+
+    def _basis(self, source: Model | None) -> str:
+        """What ranges rest on where there is no data."""
+        if source is None:
+            return ""
+        told = (
+            f", brought to the moments that {self.trained} normalizations keep of their training"
+            if self.trained
+            else ""
+        )
+        return f"its ranges were estimated, not seen in data: those of drawn inputs{told}"
 
     def _raise(self) -> str:
         """Raise the operator set where it is too old; why that cannot be."""
@@ -176,20 +195,21 @@ class Studying:
         assert self.context.observe is not None
         observe, data = self.context.observe, self.context.data
         few = self._few(len(known) * TRIALS)
-        search = RangeSearch(self.model, self.facts, self.target, units, known, few)
+        facts = infer(self.seen.graph, self.seen.functions)
+        search = RangeSearch(self.seen, facts, self.target, units, known, few)
         if self.method != "auto" or not units:
             return dict.fromkeys(known, self._way()), search.fixed(self._way()) if units else {}
         half = data.count("calibration") // 2 if data is not None else 0
         if half >= LEAST:
-            search = replace(search, known=histograms(self.model, units, observe.first(half)))
+            search = replace(search, known=histograms(self.seen, units, observe.first(half)))
         return search.best()
 
     def _rounded(self, units: Sequence[Unit]) -> dict[Key, float]:
         """What rounding the constants of units loses, after they were fitted to the integers."""
         assert self.context.observe is not None
-        self.constants = fitted(self.model, units, self.target.weights, self.context.observe)
-        few = self._few(len(units))
-        return measured_losses(self.model, self.facts, (), units, self.target, few, self.constants)
+        self.constants = fitted(self.seen, units, self.target.weights, self.context.observe)
+        facts, few = infer(self.seen.graph, self.seen.functions), self._few(len(units))
+        return measured_losses(self.seen, facts, (), units, self.target, few, self.constants)
 
     def _few(self, roundings: int) -> Observe:
         """What sees the samples that losses of so many roundings are measured on."""
