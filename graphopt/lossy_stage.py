@@ -161,10 +161,13 @@ class LossyTrial:
             self._keep(full)
             return
         first = self.verdict
-        if not (self._ease_strength(gate) or self._ease_places(gate, plan)):
+        tried = not isinstance(self.step, LossyPass) or self.step.ease
+        if not (tried and (self._ease_strength(gate) or self._ease_places(gate, plan))):
             why = first.why if first is not None else ""
-            how = f"nothing that it does keeps to the budget; at full strength: {why}"
-            self._leave_out(full.run, why, how)
+            what = (
+                "nothing that it does keeps to the budget; at" if tried else "it loses too much at"
+            )
+            self._leave_out(full.run, why, f"{what} full strength: {why}")
 
     def _plan(self, step: Pass) -> Plan:
         if isinstance(step, LossyPass):
