@@ -44,13 +44,14 @@ def describe(
     if symbols:
         facts = infer(model.graph, model.functions, sizes=symbols)
     file = Path(path) if path is not None else model.path
-    data = file.read_bytes() if stored and file is not None and file.is_file() else b""
-    if not data and model.weight_bytes() <= EMBED_LIMIT:
+    size, digest = _read(file) if stored and file is not None and file.is_file() else (0, "")
+    if not size and model.weight_bytes() <= EMBED_LIMIT:
         data = model.to_bytes()
+        size, digest = len(data), hashlib.sha256(data).hexdigest()
     return ModelInfo(
         path=str(file) if stored and file is not None else "",
-        sha256=sha256 or (hashlib.sha256(data).hexdigest() if data else ""),
-        file_bytes=len(data) or model.weight_bytes(),
+        sha256=sha256 or digest,
+        file_bytes=size or model.weight_bytes(),
         ir_version=model.header.ir_version,
         opset=model.opset,
         nodes=count_nodes(model.scopes()),
@@ -64,6 +65,15 @@ def describe(
         shared_rate=shared_rate(model) if rates else None,
         data_bytes=sum(file.stat().st_size for file in _beside(model, path)) if stored else 0,
     )
+
+
+def _read(file: Path) -> tuple[int, str]:
+    """Bytes and sha256 of a file."""
+    found = hashlib.sha256()
+    with file.open("rb") as opened:
+        while part := opened.read(1 << 20):
+            found.update(part)
+        return opened.tell(), found.hexdigest()
 
 
 def _beside(model: Model, path: str | os.PathLike[str] | None) -> set[Path]:

@@ -28,6 +28,7 @@ from graphopt.quality.gate import GateVerdict
 from graphopt.quality.synthetic import SyntheticObserver, synthetic
 from graphopt.report import SCHEMA, GateInfo, LatencyInfo, PackedInfo, PackingInfo, Report
 from graphopt.request import Request, running_native
+from graphopt.runtime.blas import threads
 from graphopt.runtime.environment import environment
 from graphopt.runtime.evaluation import Evaluator
 from graphopt.runtime.native import Native
@@ -59,6 +60,7 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
     if request.pack and output is not None:
         require_apart(request.model, output)
     with ExitStack() as stack:
+        stack.enter_context(threads(request.running.threads or 1))
         weights = request.model.weight_bytes()
         memory = request.limits.memory_bytes
         native = stack.enter_context(running_native(request.running, weights, memory))

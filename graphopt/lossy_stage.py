@@ -3,7 +3,10 @@
 A pass that spreads one amount over the model is eased by bisection on its strength. Any other is eased
 place by place: what each place loses alone is measured on the calibration data, the place that loses most
 for what it saves is relaxed first (to a milder level, then left out), and bisection finds how few
-relaxations suffice. Each candidate is judged as a whole, so nothing rests on losses adding up.
+relaxations suffice. Each candidate is judged as a whole, so nothing rests on losses adding up. The one that
+is found is the strongest of many that passes on the samples at hand, so it would often not pass on others.
+So where the samples do not prove that the budget is kept, the estimate has to keep a distance from the limit
+(``GateVerdict.likely``), unless nothing does.
 
 A pass that promises speed is timed too, once, before its result is kept: against the model that it began
 with, and that one against itself. A result that is not faster beyond the noise is not kept.
@@ -204,20 +207,33 @@ class LossyTrial:
         path = list(relaxations(plan.choices, losses))
         low, high = 0, len(path)  # none fails; all of them leave nothing
         best: Candidate | None = None
+        doubtful: Candidate | None = None
         while high - low > 1:
             middle = (low + high) // 2
             chosen = path[middle - 1]
             run = plan.build(chosen)
-            if self._passes(gate, run, summary_of(plan.choices, chosen)[0]):
-                high, best = middle, Candidate(run, chosen, self.verdict)
+            passes = self._passes(gate, run, summary_of(plan.choices, chosen)[0])
+            found = Candidate(run, chosen, self.verdict)
+            if passes and self._likely(found):
+                high, best = middle, found
             else:
-                low = middle
+                low, doubtful = middle, found if passes and run.edits else doubtful
         if best is None or not best.run.edits:
+            best = doubtful
+        if best is None:
             return False
         self.verdict = best.verdict
-        summary, taken_back = summary_of(plan.choices, path[high - 1], losses)
+        summary, taken_back = summary_of(plan.choices, best.chosen, losses)
         self._keep(best, summary, taken_back)
         return True
+
+    def _likely(self, found: Candidate) -> bool:
+        """Whether a candidate that passes is likely to pass on other samples, too.
+
+        Of one that shall be faster that is not asked: what it gains is measured for itself.
+        """
+        timed = isinstance(self.step, LossyPass) and self.step.promises_of(found.chosen)
+        return timed or found.verdict is None or found.verdict.likely
 
     def _losses(self, gate: LossJudge, plan: Plan) -> dict[str, float]:
         """What each place loses alone at its strongest level."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +13,12 @@ import pytest
 from onnx import numpy_helper
 
 import graphopt
+from graphopt.errors import UsageError
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice
-from graphopt.passes.clustering import _fits, cluster_weights
-from graphopt.passes.clustering._codes import packings
+from graphopt.passes.clustering import _fits
+from graphopt.passes.clustering._codes import Packing, cost, packings
 from graphopt.passes.clustering.cluster_weights import ClusterWeights
 from graphopt.quality.gate import Budget
 from graphopt.stage import Stage
@@ -164,9 +166,38 @@ def test_where_the_operator_set_cannot_be_raised_bytes_hold_the_codes() -> None:
 @pytest.mark.parametrize("values", range(2, 257))
 def test_no_packing_has_more_codes_than_fit(values: int) -> None:
     found = packings(values, 10_000, 4)
-    assert found[0].nbytes == min(each.nbytes for each in found)
-    assert all(each.rows <= 2**each.bits for each in found)
+    assert cost(found[0]) == min(cost(each) for each in found)
+    for each in found:
+        planes = [each] if isinstance(each, Packing) else [each.high, each.low]
+        assert all(plane.rows <= 2**plane.bits for plane in planes)
+        assert np.prod([plane.values for plane in planes]) >= values
     assert any(each.opset == 7 for each in found)
+
+
+@pytest.mark.parametrize(
+    ("values", "bits"), [(3, 1.6), (6, 2.61), (8, 3), (12, 3.6), (32, 5), (64, 6), (96, 6.67)]
+)
+def test_codes_in_planes_take_fractions_of_bits(values: int, bits: float) -> None:
+    found = packings(values, 1 << 22, 4)[0]
+    assert found.nbytes * 8 / (1 << 22) == pytest.approx(bits, abs=0.02)
+
+
+@pytest.mark.parametrize("clusters", [8, 24, 32, 64, 96])
+@pytest.mark.parametrize("opset", [17, 25])
+def test_planes_are_bit_by_bit_the_clustered_floats(clusters: int, opset: int) -> None:
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]>
+    g (float[N,90] x, float[90,901] w) => (float[N,901] y) {{ y = MatMul(x, w) }}"""
+    model = parse(text, ("w",))
+    floats, packed = (
+        Stage([ClusterWeights(clusters, 256, way)]).run(model).model for way in (True, False)
+    )
+    x = np.random.default_rng(0).standard_normal((3, 90)).astype(np.float32)
+    results = [
+        onnxruntime.InferenceSession(found.to_bytes()).run(None, {"x": x})[0]
+        for found in (floats, packed)
+    ]
+    assert np.array_equal(*results)
+    assert any("low_codes" in name for name in initializers(packed))
 
 
 @pytest.mark.parametrize("clusters", [4, 16])
@@ -175,8 +206,10 @@ def test_what_is_fitted_to_the_data_loses_less(clusters: int) -> None:
     assert fitted < 0.5 * alone
 
 
-def test_layers_that_cannot_be_refitted_are_fitted_to_what_they_read(monkeypatch) -> None:
-    monkeypatch.setattr(cluster_weights, "WIDE", 8)
+@pytest.mark.parametrize("whole", [True, False])
+def test_layers_of_many_features_are_fitted_in_blocks(monkeypatch, whole: bool) -> None:
+    monkeypatch.setattr(_fits, "WHOLE", 8 if whole else 40)
+    monkeypatch.setattr(_fits, "BLOCK", 16)
     model = clustered("clusters=4", layers())
     assert lost(model) < 0.8 * lost(clustered("clusters=4", fitted=False))
     assert model.to_bytes() != clustered("clusters=4").to_bytes()
@@ -235,26 +268,64 @@ def proposed(step: ClusterWeights, model: Model) -> Sequence[Choice]:
     return [entry for entry in entries if isinstance(entry, Choice)]
 
 
-def test_levels_double_and_say_what_they_save_and_lose() -> None:
-    model = layers()
-    step = ClusterWeights(clusters=3, smallest=512)
-    choices = [choice for choice in proposed(step, model) if choice.where == "w5"]
-    assert [choice.level for choice in choices] == [3, 6, 12, 24, 48, 96, 192, 256]
-    before = held(model, "w5").values
+def test_levels_are_on_the_hull_and_say_what_they_save_and_lose() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,90] x, float[90,600] w) => (float[N,600] y) { y = MatMul(x, w) }"""
+    model = parse(text, ("w",))
+    choices = proposed(ClusterWeights(3, 512), model)
+    levels = [int(choice.level) for choice in choices]
+    assert levels[0] == 3
+    assert {16, 32, 64} <= set(levels)
+    assert 48 not in levels
+    prices = [(a.loss - b.loss) / (a.saving - b.saving) for a, b in itertools.pairwise(choices)]
+    assert prices == sorted(prices, reverse=True) and prices[-1] > 0
+    before = held(model, "w").values
     for choice in choices:
         one = ClusterWeights(int(choice.level), 512)
-        run = Stage([one]).run(model).model
-        parts = [v.nbytes for k, v in initializers(run).items() if k.startswith("w5_")]
-        codes = next(i for i in run.to_proto().graph.initializer if i.name == "w5_codes")
+        saved = len(model.to_bytes()) - len(Stage([one]).run(model).model.to_bytes())
+        assert choice.saving == pytest.approx(saved, abs=700)
         floats = Stage([ClusterWeights(int(choice.level), 512, True)]).run(model).model
-        gap = held(floats, "w5").values - before
+        gap = held(floats, "w").values - before
         loss = np.square(gap).sum() / np.square(before).sum()
-        assert choice.loss == pytest.approx(float(loss), rel=1e-4, abs=1e-9)
-        table = sum(parts) - initializers(run)["w5_codes"].nbytes
-        shape = 16 if "w5_shape" in initializers(run) else 0
-        saved = before.nbytes - (len(codes.raw_data) + table - shape)
-        assert choice.saving <= saved  # k-means may leave a value without weights
-        assert choice.saving == saved or choice.level > 48
+        assert choice.loss == pytest.approx(float(loss), rel=1e-3, abs=1e-9)
+
+
+def test_bits_are_another_way_to_say_clusters() -> None:
+    model = layers()
+    bits = Stage([ClusterWeights(bits=3, smallest=100)]).run(model).model
+    assert bits.to_bytes() == Stage([ClusterWeights(8, 100)]).run(model).model.to_bytes()
+    with pytest.raises(ValueError, match="bits are 1 to 8"):
+        ClusterWeights(bits=9)
+
+
+@pytest.mark.parametrize("size", ["12%", "20%", "40000"])
+def test_a_size_is_shared_out_by_what_is_lost(size: str) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,90] x, float[90,600] v, float[600,90] w) => (float[N,90] y) {
+      a = MatMul(x, v) b = Relu(a) y = MatMul(b, w)
+    }"""
+    model = parse(text, ("v", "w"))
+    v = held(model, "v")
+    v.values = np.sign(v.values) + v.values.dtype.type(0.01) * v.values
+    whole = 2 * 90 * 600 * 4
+    target = float(size.rstrip("%")) / 100 * whole if "%" in size else float(size)
+    found = Stage([ClusterWeights(size=size)]).run(model).model
+    assert found.weight_bytes() <= target
+    assert found.weight_bytes() > 0.8 * target
+    k = {
+        name: int(c.level)
+        for c in proposed(ClusterWeights(size=size), model)[::-1]
+        for name in [c.where]
+    }
+    assert k["v"] < k["w"]  # two values say nearly all of v
+
+
+def test_a_size_that_cannot_be_reached_is_refused() -> None:
+    with pytest.raises(UsageError, match="the fewest"):
+        Stage([ClusterWeights(size="1%")]).run(layers())
+    for size in ("0", "-5%", "many"):
+        with pytest.raises(ValueError):
+            ClusterWeights(size=size)
 
 
 def test_a_budget_eases_to_milder_levels() -> None:

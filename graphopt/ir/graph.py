@@ -94,10 +94,12 @@ class Stored(LazyValues):
     def load(self) -> np.ndarray:
         """The values as a read-only array of ``shape`` and ``dtype``.
 
+        A mapped file stays mapped only as long as the array is used, so that its pages are not held.
+
         Raises:
             ModelError: the stored bytes do not fit the declared shape.
         """
-        if self._array is None:
+        if self._array is None or self.region is not None:
             try:
                 array = self._decode()
             except ModelError:

@@ -82,7 +82,10 @@ class Model:
         path = Path(source)
         if has_magic(path):
             return cls._unpack(path, path)
-        return cls._import(storage.read_model(path), path)
+        proto, folder = storage.read_model(path)
+        model = cls._import(proto, path, folder)
+        model.external = model.external and folder is None
+        return model
 
     @classmethod
     def _unpack(cls, source: bytes | Path, path: Path | None) -> Model:

@@ -11,6 +11,8 @@ from google.protobuf.message import DecodeError
 
 from graphopt.errors import ModelError, ResourceError, printable
 from graphopt.files import regular_size
+from graphopt.ir.spooling import spooled
+from graphopt.packing.unpacker import Folder
 
 PROTOBUF_LIMIT = 2**31 - 1
 """Bytes beyond which protobuf neither reads nor writes a message."""
@@ -31,8 +33,15 @@ _MAGIC = (
 )
 
 
-def read_model(path: Path) -> onnx.ModelProto:
+SPOOLED = 1 << 26
+"""Bytes of a model file from which on its weights are not held in memory (``spooling``)."""
+
+
+def read_model(path: Path) -> tuple[onnx.ModelProto, Folder | None]:
     """Read and parse a model file; its external data is not touched.
+
+    Returns:
+        The message, and the folder in which the weights of a large one now lie as external data.
 
     Raises:
         ModelError: no such file, not a regular file, or not an ONNX model.
@@ -48,11 +57,11 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         with path.open("rb") as file:
             _refuse_foreign(file.read(64), shown)
-            file.seek(0)
-            data = file.read()
+        found = spooled(path) if size >= SPOOLED else None
+        data, folder = found or (path.read_bytes(), None)
     except OSError as error:
         raise ModelError(f"cannot read {shown}: {error.strerror}") from None
-    return parse_model(data, shown)
+    return parse_model(data, shown), folder
 
 
 def _refuse_foreign(head: bytes, shown: str) -> None:

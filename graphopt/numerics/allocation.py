@@ -109,6 +109,18 @@ def lower_bound(tables: Sequence[Table], target: float) -> float:
     return _relaxed(_fronts(tables, target), target)
 
 
+def efficient(table: Table) -> list[int]:
+    """The levels of a group on the lower convex hull of loss over saving, those of the least loss first.
+
+    No other level is ever worth its loss, whatever a unit of saving is worth.
+
+    Raises:
+        ValueError: the table is not one.
+    """
+    front = _front(table, 0)
+    return [int(level) for level in front.levels[front.hull]]
+
+
 class _Front(NamedTuple):
     """The Pareto front of a group: rising losses and savings, and which of them are on the hull."""
 

@@ -1,10 +1,10 @@
 """Clustering of single numbers by k-means, deterministic.
 
 In one dimension the clusters are intervals: between two neighbouring centres the border lies in the middle.
-So the numbers are sorted once, with prefix sums of weights and weighted numbers, and each step of Lloyd's
-algorithm (IEEE Trans. Inform. Theory 28, 1982) is a search of ``k - 1`` borders, ``O(k log n)``. It starts
-from centres at equal distances, from centres of equal weight and from the best division of the numbers into
-intervals, and the best result counts.
+So the numbers are sorted once, with prefix sums of weights and weighted numbers (``masses``), and each step
+of Lloyd's algorithm (IEEE Trans. Inform. Theory 28, 1982) is a search of ``k - 1`` borders, ``O(k log n)``.
+It starts from centres at equal distances, from centres of equal weight and from the best division of the
+numbers into intervals, and the best result counts.
 
 The best division is found by dynamic programming (Fisher, J. Amer. Statist. Assoc. 53, 1958; Wang and Song,
 "Ckmeans.1d.dp", R Journal 3, 2011): the least error of the first i numbers in j intervals is the least, over
@@ -19,6 +19,7 @@ import math
 import numpy as np
 
 from graphopt.numerics.divisions import best_division
+from graphopt.numerics.masses import Masses
 
 STEPS = 200
 """Steps of Lloyd's algorithm after which it stops, converged or not."""
@@ -44,20 +45,41 @@ def cluster(
     Returns:
         The centres, float64, rising, and for each number the index of its centre, of the shape of ``values``.
         Where there are no more distinct numbers than clusters they are the centres. Where there are few
-        enough of them (``BINS``, ``WORK``) no other centres have a smaller error.
+        enough of them (``BINS``, ``WORK``) no other centres have a smaller error. Of very many numbers those
+        that are nearly equal are clustered together (``masses``).
     """
-    flat = values.astype(np.float64).ravel()
-    distinct = np.unique(flat)
-    if len(distinct) <= k:
-        return distinct, np.searchsorted(distinct, flat).reshape(values.shape)
-    order = np.argsort(flat, kind="stable")
-    data = _Sorted(flat[order], None if weights is None else weights.ravel()[order])
+    masses = Masses(values, weights)
+    distinct = _few(values, masses, k)
+    if distinct is not None:
+        return distinct, np.searchsorted(distinct, values)
+    centres, _ = divided(masses, k, zero)
+    return centres, nearest(centres, values)
+
+
+def divided(masses: Masses, k: int, zero: bool = False) -> tuple[np.ndarray, float]:
+    """The best clusters that are found of points: their centres, and the weighted squared error.
+
+    Args:
+        masses: the points.
+        k: clusters; fewer are made where there are fewer points.
+        zero: whether one centre is 0.
+    """
+    if len(masses.values) <= k and not zero:
+        return np.unique(masses.values), 0.0
+    data = _Points(masses)
     starts = [data.even(k), data.quantiles(k)]
     if _bins(k) > k:
         starts.append(data.divided(k, zero))
     found = [data.lloyd(_with_zero(start) if zero else start, zero) for start in starts]
-    centres, _ = min(found, key=lambda result: result[1])
-    return centres, nearest(centres, values)
+    return min(found, key=lambda result: result[1])
+
+
+def _few(values: np.ndarray, masses: Masses, k: int) -> np.ndarray | None:
+    """The distinct numbers, float64, where there are no more of them than clusters."""
+    if len(np.unique(masses.values)) > k:
+        return None
+    distinct = np.unique(values).astype(np.float64)
+    return distinct if len(distinct) <= k else None
 
 
 def nearest(centres: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -77,15 +99,12 @@ def _bins(k: int) -> int:
     return min(BINS, math.isqrt(WORK // k))
 
 
-class _Sorted:
-    """Sorted numbers with prefix sums."""
+class _Points:
+    """Points, as they are clustered."""
 
-    def __init__(self, values: np.ndarray, weights: np.ndarray | None) -> None:
-        weight = np.ones(len(values)) if weights is None else weights.astype(np.float64)
-        self.values = values
-        self.mass = np.concatenate([[0.0], np.cumsum(weight)])
-        self.first = np.concatenate([[0.0], np.cumsum(weight * values)])
-        self.second = np.concatenate([[0.0], np.cumsum(weight * values * values)])
+    def __init__(self, masses: Masses) -> None:
+        self.values, self.mass = masses.values, masses.mass
+        self.first, self.second = masses.first, masses.second
 
     def even(self, k: int) -> np.ndarray:
         """Centres at equal distances over the range."""

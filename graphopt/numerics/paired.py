@@ -49,11 +49,13 @@ class Drop:
         value: the estimate; positive is worse.
         low: lower end.
         high: upper end.
+        spread: the standard error of the estimate, as far as the samples at hand show one.
     """
 
     value: float
     low: float
     high: float
+    spread: float = 0.0
 
 
 def binary_drop(before: np.ndarray, after: np.ndarray, confidence: float) -> Drop:
@@ -74,7 +76,9 @@ def drop_of_counts(lost: float, gained: float, samples: float, confidence: float
     z = NormalDist().inv_cdf(confidence)
     high = _upper(lost, gained, samples, z, 1 - confidence)
     low = -_upper(gained, lost, samples, z, 1 - confidence)
-    return Drop((lost - gained) / samples, low, high)
+    value = (lost - gained) / samples
+    variance = max((lost + gained) / samples - value**2, 0.0) / samples
+    return Drop(value, low, high, math.sqrt(variance))
 
 
 def _upper(lost: float, gained: float, samples: float, z: float, tail: float) -> float:
@@ -160,7 +164,7 @@ def resampled_drop(
     if worst is not None:
         unseen = -math.log(1 - confidence) * worst / samples  # P(an event of this rate is not seen)
         low, high = min(low, value - unseen), max(high, value + unseen)
-    return Drop(value, low, high)
+    return Drop(value, low, high, float(drawn.std()) if len(drawn) else 0.0)
 
 
 def _resample(measure: Measure, samples: int) -> np.ndarray:
@@ -211,4 +215,5 @@ def widened(drop: Drop, times: float) -> Drop:
         drop.value,
         drop.value - (drop.value - drop.low) / root,
         drop.value + (drop.high - drop.value) / root,
+        drop.spread / root,
     )

@@ -37,11 +37,13 @@ DAMPING = 0.01
 SWEEPS = 3
 """The most sweeps of coordinate descent. It ends earlier where no weight moves."""
 
-PANEL = 128
+PANEL = 64
 """Features whose effect on all others is one product."""
 
 LEAST_GAIN = 1e-9
 """Of ``H_ii`` times the squared move, the least gain for which a weight moves: ties do not."""
+
+WIDE = np.dtype(np.float64)
 
 Gram = np.ndarray | Sequence[tuple[np.ndarray, np.ndarray]]
 """H of each group, of shape ``(groups, features, features)``; or the blocks of a block-diagonal one, each the
@@ -85,13 +87,14 @@ class _Problem:
         """The nearest integers to values of some features, and the numbers that they stand for."""
         scale, zero = self.scale[:, feature], self.zero_point[:, feature]
         steps = self.grid.quantized(values, scale, zero)
-        return steps, self.grid.dequantized(steps, scale, zero)
+        real = self.grid.dequantized(steps, scale, zero)
+        return steps, real.astype(self.weights.dtype, copy=False)
 
     def ordered(self, order: np.ndarray) -> _Problem:
         """The same with its features in another order, of shape ``(groups, features)``."""
         rows = order[:, :, None]
         weights, scale, zero_point, pinned = (
-            np.take_along_axis(part, rows, 1)
+            np.take_along_axis(part, rows, 1) if part.strides[1] else part
             for part in (self.weights, self.scale, self.zero_point, self.pinned)
         )
         gram = np.take_along_axis(np.take_along_axis(self.gram, rows, 1), order[:, None, :], 2)
@@ -107,6 +110,7 @@ def rounded_to_fit(
     damping: float = DAMPING,
     pinned: npt.ArrayLike = False,
     start: np.ndarray | None = None,
+    precision: np.dtype = WIDE,
 ) -> np.ndarray:
     """Round weights to a grid so that the output of their layer changes least.
 
@@ -120,11 +124,12 @@ def rounded_to_fit(
         damping: share of the mean of H's diagonal that is added to it while features are rounded.
         pinned: which weights go to the nearest number whatever the others do; broadcasts likewise.
         start: integers like the result, to begin with where 2 shall follow on them and not on 1.
+        precision: floats that it is computed in; float32 takes half of the memory and the time.
 
     Returns:
         Integers of ``grid.dtype``, of the shape of W. The error ``D^T H D`` of no output (for blocks, of no
         output in any block) is larger than with ``grid.quantized(weights, scale, zero_point)``, nor than with
-        the start.
+        the start, up to the rounding of ``precision``.
 
     Raises:
         ValueError: shapes do not fit, or an element is not finite.
@@ -133,14 +138,14 @@ def rounded_to_fit(
         raise ValueError(
             f"weights of shape {weights.shape} are no stack of matrices of finite numbers"
         )
-    wide = np.asarray(weights, np.float64)
+    wide = np.asarray(weights, precision)
     scales, zeros, pins = (
         np.broadcast_to(part, weights.shape) for part in (scale, zero_point, pinned)
     )
     if isinstance(gram, np.ndarray):
         if gram.shape != (*weights.shape[:2], weights.shape[1]):
             raise ValueError(f"H of shape {gram.shape} is not of weights of shape {weights.shape}")
-        problem = _Problem(wide, scales, zeros, pins, grid, np.asarray(gram, np.float64))
+        problem = _Problem(wide, scales, zeros, pins, grid, np.asarray(gram, precision))
         return _fitted(problem, damping, start)
     _check(gram, weights.shape)
     found = np.empty((weights.shape[0] * weights.shape[1], weights.shape[2]), grid.dtype)
@@ -148,7 +153,7 @@ def rounded_to_fit(
     first = None if start is None else start.reshape(1, *found.shape)
     for rows, matrix in gram:
         own, scales, zeros, pins = (part[:, rows] for part in stacked)
-        block = _Problem(own, scales, zeros, pins, grid, np.asarray(matrix, np.float64)[None])
+        block = _Problem(own, scales, zeros, pins, grid, np.asarray(matrix, precision)[None])
         found[rows] = _fitted(block, damping, None if first is None else first[:, rows])[0]
     return found.reshape(weights.shape)
 
@@ -196,6 +201,7 @@ def _fitted(problem: _Problem, damping: float, start: np.ndarray | None) -> np.n
     moved = np.empty_like(steps)
     np.put_along_axis(moved, order[:, :, None], _descended(sorted_, begun), 1)
     other = problem.grid.dequantized(moved, problem.scale, problem.zero_point)
+    other = other.astype(real.dtype, copy=False)
     before, after = (output_error(new - problem.weights, problem.gram) for new in (real, other))
     return np.where((after < before)[:, None], moved, steps)
 
@@ -212,7 +218,7 @@ def _swept(problem: _Problem, upper: np.ndarray) -> np.ndarray:
     features = left.shape[1]
     for start in range(0, features, PANEL):
         stop = min(start + PANEL, features)
-        errors = np.empty((len(left), stop - start, left.shape[2]))
+        errors = np.empty((len(left), stop - start, left.shape[2]), left.dtype)
         for i in range(start, stop):
             wanted = np.where(problem.pinned[:, i], problem.weights[:, i], left[:, i])
             steps[:, i], real = problem.rounded(i, wanted)
@@ -226,31 +232,24 @@ def _swept(problem: _Problem, upper: np.ndarray) -> np.ndarray:
 def _descended(problem: _Problem, steps: np.ndarray) -> np.ndarray:
     """Move single weights while that lessens the error."""
     real = problem.grid.dequantized(steps, problem.scale, problem.zero_point)
-    gap = real - problem.weights
-    slope = problem.gram @ gap
+    gap = (real - problem.weights).astype(problem.weights.dtype, copy=False)
     features = gap.shape[1]
     for _ in range(SWEEPS):
-        still = True
+        moved = False
         for start in range(0, features, PANEL):
             panel = slice(start, min(start + PANEL, features))
-            before = gap[:, panel].copy()
+            slope = problem.gram[:, panel] @ gap
             for i in range(panel.start, panel.stop):
-                _move(problem, i, panel, steps, gap, slope)
-            change = gap[:, panel] - before
-            if change.any():
-                still = False
-                own = slope[:, panel].copy()
-                slope += problem.gram[:, :, panel] @ change
-                slope[:, panel] = own
-        if still:
+                moved = _move(problem, i, panel, steps, gap, slope) or moved
+        if not moved:
             break
     return steps
 
 
 def _move(
     problem: _Problem, i: int, panel: slice, steps: np.ndarray, gap: np.ndarray, slope: np.ndarray
-) -> None:
-    """Move the weights of one feature, in place.
+) -> bool:
+    """Move the weights of one feature, in place; whether any moved.
 
     Args:
         problem: in the order of the arrays.
@@ -258,18 +257,21 @@ def _move(
         panel: the features whose slope is to be kept up.
         steps: the integers.
         gap: D.
-        slope: H D.
+        slope: H D of the panel.
     """
+    own = slope[:, i - panel.start]
     curve = problem.gram[:, i, i, None]
     known = (curve > 0) & ~problem.pinned[:, i]
     weights = problem.weights[:, i]
-    aim = weights + gap[:, i] - slope[:, i] / np.where(known, curve, 1.0)
+    aim = weights + gap[:, i] - own / np.where(known, curve, 1.0)
     found, real = problem.rounded(i, aim)
     change = real - weights - gap[:, i]
-    gain = -change * (2 * slope[:, i] + curve * change)
+    gain = -change * (2 * own + curve * change)
     better = known & (gain > LEAST_GAIN * curve * change * change)
     if better.any():
         change = np.where(better, change, 0.0)
         steps[:, i] = np.where(better, found, steps[:, i])
         gap[:, i] += change
-        slope[:, panel] += problem.gram[:, panel, i, None] * change[:, None]
+        slope += problem.gram[:, panel, i, None] * change[:, None]
+        return True
+    return False

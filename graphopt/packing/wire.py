@@ -140,13 +140,13 @@ class Walk:
                 yield from self._tensor(start, end)
                 continue
             children = _MESSAGES[message]
-            for number, begin, stop in self._fields(start, end):
+            for number, begin, stop in self.fields(start, end):
                 if begin >= 0 and number in children and len(stack) < _DEPTH:
                     self.graphs += children[number] == "graph"
                     stack += [(stop, end, message), (begin, stop, children[number])]
                     break
 
-    def _fields(self, place: int, end: int) -> Iterator[tuple[int, int, int]]:
+    def fields(self, place: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Number, begin and end of each field; the begin is -1 - value where it is a number.
 
         Stops at what is no field; a group or a field that runs over the end of its message is none.
@@ -187,7 +187,7 @@ class Walk:
         """The payloads of one TensorProto; its type may stand behind them."""
         kind, external, found = UNKNOWN, False, []
         entries: dict[bytes, bytes] = {}
-        for number, begin, stop in self._fields(start, end):
+        for number, begin, stop in self.fields(start, end):
             if begin < 0:
                 kind = _TYPES.get(-1 - begin, UNKNOWN) if number == 2 else kind
                 external = begin == -2 if number == 14 else external
@@ -205,7 +205,7 @@ class Walk:
     def _entry(self, start: int, end: int) -> tuple[bytes, bytes]:
         """A StringStringEntryProto; texts that are far too long for their purpose are cut."""
         parts = {1: b"", 2: b""}
-        for number, begin, stop in self._fields(start, end):
+        for number, begin, stop in self.fields(start, end):
             if begin >= 0 and number in parts:
                 parts[number] = bytes(self.data[begin : min(stop, begin + 4096)])
         return parts[1], parts[2]

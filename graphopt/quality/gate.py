@@ -36,6 +36,9 @@ DEFAULT_DROP = 0.01
 
 DEFAULT_CONFIDENCE = 0.95
 
+MARGIN = 1.645
+"""Standard errors: beyond so many lies 5 % of a normal distribution."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -126,6 +129,18 @@ class GateVerdict:
         """Whether the estimate keeps to the limit, proven or not."""
         return self.verdict == "pass" or (
             self.verdict == "unsure" and self.limit is not None and self.drop.value <= self.limit
+        )
+
+    @property
+    def likely(self) -> bool:
+        """Whether other samples are likely to show a drop that keeps to the limit, too.
+
+        The estimate must be ``MARGIN`` standard errors below it. Losses too rare to have been seen are not
+        thought of, so this proves nothing.
+        """
+        reach = self.drop.value + MARGIN * self.drop.spread
+        return self.verdict == "pass" or (
+            self.tolerable and self.limit is not None and reach <= self.limit
         )
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from onnx import helper
 
 from graphopt.errors import NativeError
 from graphopt.ir.model import Model
-from graphopt.ir.storage import EMBED_LIMIT
 from graphopt.quality.inputs import Feeds
+from graphopt.runtime.exposing import SEND_BYTES, Exposed
 from graphopt.runtime.native import Native
 
 
@@ -52,7 +50,7 @@ class Opened:
         self.seconds = seconds
         self.how = (backend, optimize, threads, provider)
         self.key = f"{self.how}:{id(model)}"
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._exposed: Exposed | None = None
         self._open()
 
     def _open(self) -> None:
@@ -61,18 +59,14 @@ class Opened:
         self.generation = self.native.generation
 
     def _source(self) -> bytes | str:
-        if self.model.weight_bytes() <= EMBED_LIMIT:
-            proto = self.model.to_proto()
-            known = {output.name for output in proto.graph.output}
-            extra = [name for name in self.names if name not in known]
-            proto.graph.output.extend(map(helper.make_empty_tensor_value_info, extra))
-            return bytes(proto.SerializeToString())
-        outputs = {output.name for output in self.model.graph.outputs}
-        self.names = [name for name in self.names if name in outputs]
-        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
-        path = Path(self._folder.name) / "model.onnx"
-        self.model.save(path)
-        return str(path)
+        if self.model.weight_bytes() > SEND_BYTES:
+            self._exposed = self._exposed or Exposed(self.model)
+            return self._exposed.returning(self.names)
+        proto = self.model.to_proto()
+        known = {output.name for output in proto.graph.output}
+        extra = [name for name in self.names if name not in known]
+        proto.graph.output.extend(map(helper.make_empty_tensor_value_info, extra))
+        return bytes(proto.SerializeToString())
 
     def run(self, feeds: Feeds) -> list[Any]:
         """The named tensors for one set of inputs.
@@ -92,5 +86,5 @@ class Opened:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(NativeError):
             self.native.call("close", self.key)
-        if self._folder is not None:
-            self._folder.cleanup()
+        if self._exposed is not None:
+            self._exposed.close()

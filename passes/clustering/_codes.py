@@ -7,17 +7,24 @@ an integer, for k values ``q = c_1 k^(m-1) + .. + c_m``, and T has a row for eac
 
     T [k^m, m],  Q [ceil(n / m)]
 
-so 4 values take 2 bits in integers of 4 bits, and 3 values 1.6 bits in those of 8. A runtime computes this
-once, when it loads the model, and then has the weights as floats.
+so 4 values take 2 bits in integers of 4 bits, and 3 values 1.6 bits in those of 8. A code can also be held in
+two planes, each of which is held so for itself:
+
+    W = Gather(C, l H + L),   code = l H + L,   H of the k / l values 0, 1, .., L of 0 .. l - 1
+
+so 64 values take 6 bits, 32 take 5, 12 take 3.6 and 8 take 3. A runtime computes this once, when it loads the
+model, and then has the weights as floats.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant, Node
 
@@ -30,6 +37,18 @@ TYPES: dict[int, np.dtype[Any]] = {
     8: np.dtype(np.uint8),
 }
 """Of the integers, by bits."""
+
+INDEX = np.dtype(np.int32)
+"""Of what a Gather is given."""
+
+LOW = (2, 3, 4, 6)
+"""Values of a low plane: those whose codes fill integers well."""
+
+HIGH = 16
+"""Values of a high plane at most."""
+
+NODE_BYTES = 100
+"""About what a node with its names takes in a file."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +75,88 @@ class Packing:
         return max(OPSETS[self.bits], SLICE_OPSET if self.size % self.together else 0)
 
     @property
+    def integer_bytes(self) -> int:
+        """What the integers take."""
+        integers = -(-self.size // self.together)
+        return -(-integers * self.bits // 8)
+
+    @property
     def nbytes(self) -> int:
         """What integers and the table take."""
-        integers = -(-self.size // self.together)
-        return -(-integers * self.bits // 8) + self.rows * self.together * self.itemsize
+        return self.integer_bytes + self.rows * self.together * self.itemsize
 
     @property
     def rows(self) -> int:
         """Rows of the table."""
         return int(self.values**self.together)
 
+    @property
+    def nodes(self) -> int:
+        """Nodes that read it."""
+        cut = 2 if self.size % self.together else 0
+        return 2 + (cut + 1 if self.together > 1 else 0)
 
-def packings(values: int, size: int, itemsize: int) -> list[Packing]:
+
+@dataclass(frozen=True)
+class Planes:
+    """How codes lie in two planes.
+
+    Args:
+        values: k, distinct ones.
+        itemsize: bytes of a weight.
+        high: how H lies in integers.
+        low: how L does.
+    """
+
+    values: int
+    itemsize: int
+    high: Packing
+    low: Packing
+
+    @property
+    def opset(self) -> int:
+        """The operator set that it needs."""
+        return max(self.high.opset, self.low.opset)
+
+    @property
+    def nbytes(self) -> int:
+        """What integers, tables and the codebook take."""
+        planes = (self.high, self.low)
+        held = sum(n.integer_bytes if n.together == 1 else n.nbytes for n in planes)
+        return held + self.values * self.itemsize
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that read it."""
+        return self.high.nodes + self.low.nodes + (1 if self.low.together > 1 else 0) + 1
+
+
+Form = Packing | Planes
+
+
+def packings(values: int, size: int, itemsize: int) -> list[Form]:
     """All that there are for so many distinct values, 2 to 256; the smallest first."""
-    found = [
+    found: list[Form] = [*_packings(values, size, itemsize)]
+    for low in LOW:
+        high = -(-values // low)
+        if low < values and high <= HIGH:
+            planes = (_packings(n, size, INDEX.itemsize) for n in (high, low))
+            found += [Planes(values, itemsize, *both) for both in itertools.product(*planes)]
+    return sorted(found, key=lambda each: (cost(each), each.opset))
+
+
+def cost(form: Form) -> int:
+    """About the bytes that a form takes in a file, with the nodes that read it."""
+    return form.nbytes + form.nodes * NODE_BYTES
+
+
+def _packings(values: int, size: int, itemsize: int) -> list[Packing]:
+    return [
         Packing(values, size, itemsize, bits, together)
         for bits in TYPES
         for together in range(1, bits + 1)
         if values**together <= 2**bits
     ]
-    return sorted(found, key=lambda each: (each.nbytes, each.opset, each.together))
 
 
 def store(weight: Constant, opset: int) -> Node:
@@ -88,39 +169,77 @@ def store(weight: Constant, opset: int) -> Node:
     Returns:
         A node that reads it.
     """
-    book, codes = np.unique(weight.values, return_inverse=True)
+    book = np.unique(weight.values)
+    codes = np.searchsorted(book, weight.values).astype(np.min_scalar_type(len(book)))
     packing = next(
         each
         for each in packings(max(len(book), 2), codes.size, weight.dtype.itemsize)
         if each.opset <= opset
     )
     chain = Chain.before(weight, "shared")
-    if packing.together == 1:
-        chain.end("Gather", [chain.constant("codebook", book), _read(chain, codes, packing)])
+    if isinstance(packing, Packing):
+        _decode(chain, codes, packing, np.resize(book, packing.values), "", last=True)
     else:
-        _split(chain, np.resize(book, packing.values), codes, packing)
+        high, low = np.divmod(codes, packing.low.values)
+        places = np.arange(packing.high.values, dtype=INDEX) * INDEX.type(packing.low.values)
+        planes = [
+            _decode(chain, high, packing.high, places, "high_"),
+            _decode(chain, low, packing.low, np.arange(packing.low.values, dtype=INDEX), "low_"),
+        ]
+        chain.end("Gather", [chain.constant("codebook", book), chain.add("Add", planes)])
     return chain.near
 
 
-def _read(chain: Chain, codes: np.ndarray, packing: Packing) -> Any:
-    """Codes of the shape of the weight, or packed ones, as the indices of a Gather."""
-    shape = chain.weight.shape if packing.together == 1 else codes.shape
-    held = chain.constant("codes", codes.reshape(shape).astype(TYPES[packing.bits]))
-    return chain.cast(held, np.dtype(np.int32))
+def _decode(
+    chain: Chain,
+    codes: np.ndarray,
+    packing: Packing,
+    book: np.ndarray,
+    what: str,
+    last: bool = False,
+) -> gs.Tensor | Node:
+    """The numbers of a codebook that codes stand for, in the shape of the weight.
 
-
-def _split(chain: Chain, book: np.ndarray, codes: np.ndarray, packing: Packing) -> None:
-    """Look up all codes of an integer at once."""
-    together, size = packing.together, packing.size
-    powers = packing.values ** np.arange(together - 1, -1, -1)
-    filled = np.pad(codes.ravel(), (0, -size % together)).reshape(-1, together)
-    table = book[np.arange(packing.rows)[:, None] // powers % packing.values]
+    Args:
+        chain: to write to.
+        codes: flat or of the shape of the weight.
+        packing: how they are held.
+        book: the numbers.
+        what: begins the names of constants.
+        last: whether this is what the chain is to give.
+    """
+    finish = chain.end if last else chain.add
+    if packing.together == 1:
+        held = _read(chain, codes.reshape(chain.weight.shape), packing, what)
+        if book.dtype != INDEX or last:
+            return finish("Gather", [chain.constant(f"{what}codebook", book), held])
+        step = book[-1:] // max(len(book) - 1, 1)
+        return held if step == 1 else chain.add("Mul", [held, chain.constant(f"{what}step", step)])
+    table, integers = _table(codes, packing, book)
     flat = chain.add(
-        "Gather", [chain.constant("table", table), _read(chain, filled @ powers, packing)]
+        "Gather",
+        [chain.constant(f"{what}table", table), _read(chain, integers, packing, what)],
     )
-    if size % together:
-        ends = {"flat": -1, "start": 0, "end": size}
-        whole, *cut = (chain.constant(what, np.array([n], np.int64)) for what, n in ends.items())
+    if packing.size % packing.together:
+        ends = {"flat": -1, "start": 0, "end": packing.size}
+        whole, *cut = (
+            chain.constant(what + name, np.array([n], np.int64)) for name, n in ends.items()
+        )
         flat = chain.add("Slice", [chain.add("Reshape", [flat, whole]), *cut])
-    shape = chain.constant("shape", np.array(chain.weight.shape, np.int64))
-    chain.end("Reshape", [flat, shape])
+    shape = chain.constant(f"{what}shape", np.array(chain.weight.shape, np.int64))
+    return finish("Reshape", [flat, shape])
+
+
+def _read(chain: Chain, codes: np.ndarray, packing: Packing, what: str) -> gs.Tensor:
+    """Integers as the indices of a Gather."""
+    held = chain.constant(f"{what}codes", codes.astype(TYPES[packing.bits]))
+    return chain.cast(held, INDEX)
+
+
+def _table(codes: np.ndarray, packing: Packing, book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of every sequence of codes, and the sequences as integers."""
+    together = packing.together
+    powers = packing.values ** np.arange(together - 1, -1, -1)
+    filled = np.pad(codes.ravel(), (0, -packing.size % together)).reshape(-1, together)
+    table = book[np.arange(packing.rows)[:, None] // powers % packing.values]
+    return table, filled @ powers

@@ -11,25 +11,35 @@ Where many weights are 0, they stay 0, and one value is 0.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
-from graphopt.numerics.codebooks import clustered_to_fit
 from graphopt.numerics.kmeans import cluster
-from graphopt.numerics.streaming import Cross
+from graphopt.numerics.large_codebooks import shared_to_fit
+from graphopt.numerics.streaming import Cross, Gram
 
-from ..pruning._fitting.fits import LeastSquares
+from ..pruning._fitting.fits import LeastSquares, Question
 from ..pruning._fitting.places import Place as Compared
-from ..quantization._layer_moments import Moments, importance, layer_with
+from ..quantization._layer_moments import Moments, importance, layer_with, with_few_rows
 from ..quantization._weight_places import Place
 
 NOTABLE = 0.1
 """The share of zeros from which on zeros stay zeros."""
 
+WHOLE = 2048
+"""Features up to which all second moments of a layer's input are held, 32 MiB."""
+
+BLOCK = 1024
+"""Features of a block where they are not: what connects features of different blocks is not looked at."""
+
 
 class ClusterLeastSquares(LeastSquares):
     """Least squares over weights that share few values.
+
+    Of a layer with more than ``WHOLE`` features, blocks of the moments of its input are held; its weights are
+    then fitted to themselves, and its bias to the original.
 
     Args:
         place: where the layer is compared with the original.
@@ -41,15 +51,37 @@ class ClusterLeastSquares(LeastSquares):
 
     def __init__(self, place: Compared, k: int) -> None:
         super().__init__(place)
-        self.wide = False
-        self.k, self.zeros = k, zeros_of(self.old)
+        self.wide, self.blocked = False, place.layer.features > WHOLE
+        self.k = k
+
+    def question(self) -> Question | None:
+        """See ``LeastSquares``."""
+        asked = super().question()
+        if asked is None or not self.blocked:
+            return asked
+        return replace(asked, spec=replace(asked.spec, blocks=BLOCK))
+
+    def _turns(self) -> int:
+        return 1 if self.blocked else super()._turns()
 
     def _whole(self, found: Cross) -> tuple[np.ndarray, np.ndarray]:
-        fit, gram, mean = self._best(found)
         dtype = self.place.layer.weight.dtype
-        shared = clustered_to_fit(fit.weights, self.k, gram, self.zeros, dtype).values()
+        zeros = zeros_of(self.old)
+        if self.blocked:
+            shared = shared_to_fit(self.old, self.k, self._damped(found.gram), zeros, dtype)
+            mean = found.gram.mean.reshape(*shared.shape[:2])
+            given = np.einsum("gf,gfo->go", mean, shared)
+            return shared, found.mean - given.reshape(-1)
+        fit, gram, mean = self._best(found)
+        shared = shared_to_fit(fit.weights, self.k, gram, zeros, dtype)
         left = np.einsum("gf,gfo->go", mean, fit.weights - shared)
         return shared, (fit.bias + left).reshape(-1)
+
+    def _damped(self, gram: Gram) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Blocks of the moments of what counts, as a bias takes up the mean."""
+        part = gram.covariance if self.place.biased else gram.product
+        known = [part(n) / (1 if self.place.biased else gram.rows) for n in range(len(gram.blocks))]
+        return with_few_rows(zip(gram.blocks, known, strict=True), gram.rows)
 
 
 def zeros_of(weights: np.ndarray) -> np.ndarray | None:
@@ -78,5 +110,5 @@ def alone(place: Place, k: int, moments: Moments) -> np.ndarray:
     layer = layer_with(place)
     matrices = layer.as_matrices(place.weight.values.astype(np.float64))
     blocks, dtype = moments.damped(), place.weight.dtype
-    found = clustered_to_fit(matrices, k, blocks, zeros_of(matrices), dtype)
-    return np.ascontiguousarray(layer.as_stored(found.values()).astype(dtype))
+    found = shared_to_fit(matrices, k, blocks, zeros_of(matrices), dtype)
+    return np.ascontiguousarray(layer.as_stored(found))

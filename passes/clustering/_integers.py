@@ -141,47 +141,53 @@ def _spread(scale: np.ndarray, node: Node, shape: tuple[int, ...]) -> np.ndarray
 
 
 def observed_integers(
-    places: Sequence[Stored], context: Context
+    places: Sequence[Stored], context: Context, block: int | None = None
 ) -> Iterator[tuple[Stored, Layer | None, Moments | None]]:
-    """Each tensor with its layer, and with the moments of what that reads, as far as there are any."""
+    """Each tensor with its layer, and with the moments of what that reads, as far as there are any.
+
+    Args:
+        places: the tensors.
+        context: observes.
+        block: as for ``moments_of``.
+    """
     observe = context.observe if context.data is not None else None
     layers = [None if observe is None else place.layer() for place in places]
     seen = [layer for layer in layers if layer is not None]
-    found = iter(()) if observe is None else moments_of(seen, context.model, observe)
+    found = iter(()) if observe is None else moments_of(seen, context.model, observe, block)
     for place, layer in zip(places, layers, strict=True):
         moments = None if layer is None else next(found)
         yield place, layer, moments if isinstance(moments, Moments) else None
 
 
+def importance_of(place: Stored, layer: Layer | None, moments: Moments | None) -> np.ndarray:
+    """What each integer counts: its scale squared, times E[x^2] of what it is multiplied with, if known."""
+    shape = tuple(place.weight.shape)
+    weighted = np.broadcast_to(np.square(place.scale), shape)
+    if layer is None or moments is None or not moments.second.any():
+        return weighted
+    matrices = (layer.groups, layer.features, -1)
+    second = moments.second.reshape(matrices)
+    outputs = layer.as_matrices(weighted).shape[-1]
+    spread = layer.as_stored(np.broadcast_to(second, (*second.shape[:2], outputs)))
+    return np.asarray(weighted * spread)
+
+
 def shared_integers(
     place: Stored, k: int, layer: Layer | None, moments: Moments | None
-) -> tuple[np.ndarray, float]:
-    """Integers that share few values, and what is lost as a share of the squares of outputs, or of weights.
+) -> np.ndarray:
+    """Integers that share few values, of their shape and type.
 
     Args:
         place: the integers.
         k: values at most.
         layer: that multiplies by them, if any.
         moments: of what it reads, if known.
-
-    Returns:
-        The integers, of their shape and type, and the loss.
     """
     steps = place.steps()
     zeros = zeros_of(steps)
-    weighted = np.broadcast_to(np.square(place.scale), steps.shape)
-    known = layer is not None and moments is not None and bool(moments.second.any())
-    if known:
-        assert layer is not None
-        assert moments is not None
-        shape = layer.as_matrices(steps).shape
-        second = moments.second.reshape(shape[0], shape[1], 1)
-        weighted = weighted * layer.as_stored(np.broadcast_to(second, shape))
-    centres, index = cluster(steps, k, weighted, zeros is not None)
+    centres, index = cluster(steps, k, importance_of(place, layer, moments), zeros is not None)
     grid = np.rint(centres)
-    if known:
-        assert layer is not None
-        assert moments is not None
+    if layer is not None and moments is not None and moments.second.any():
         pinned = False if zeros is None else layer.as_matrices(zeros)
         book = np.unique(grid)
         codes = rounded_to_fit(
@@ -190,16 +196,4 @@ def shared_integers(
         shared = layer.as_stored(book[codes])
     else:
         shared = grid[index]
-    loss = _loss(place, shared - steps, steps, layer, moments if known else None)
-    return (shared + place.zero).astype(place.weight.dtype), loss
-
-
-def _loss(
-    place: Stored, gap: np.ndarray, steps: np.ndarray, layer: Layer | None, moments: Moments | None
-) -> float:
-    parts = (place.scale * gap, place.scale * steps)
-    if layer is None or moments is None:
-        lost, whole = (float(np.square(part).sum()) for part in parts)
-    else:
-        lost, whole = (moments.energy(layer.as_matrices(part)) for part in parts)
-    return max(lost, 0.0) / whole if whole > 0 else 0.0
+    return np.asarray((shared + place.zero).astype(place.weight.dtype))

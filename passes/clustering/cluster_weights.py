@@ -9,16 +9,17 @@ kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
 With data the codebook and the assignment are chosen so that the output of each layer changes least, layer
 after layer, each on what the clustered layers before it give and towards what the original gives, and its
 bias takes up the mean (``_fits``, ``numerics.codebooks``). Layers that cannot be refitted are fitted to what
-the original reads. Tables, recurrent layers, weights in bodies and shared ones, and all without data: the
+the original reads. Tables, recurrent layers and shared weights, and all without data: the
 k-means clustering of the weights. Where a tenth of a tensor or more is 0, one value is 0, and zeros stay.
 
 8-bit weights that a DequantizeLinear reads share integers of their grid and stay quantized (``_integers``).
 
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
-Each weight tensor is a place. Its levels are the clusters asked for and twice as many, up to 256. The
-operator set is raised where that lets smaller integers be used (4 bits: 21, 2 bits: 25). Biases and
-normalizations are left alone.
+Each weight tensor is a place. Its levels are the clusters asked for, or 2 to the ``bits``, and more up to 256
+as far as they lie on the convex hull of predicted loss over bytes; with ``size`` those that fit that best
+come first (``_levels``). The operator set is raised where that lets smaller integers be used (4 bits: 21, 2
+bits: 25). Biases and normalizations are left alone.
 
 Refuses what ``quantize-weights`` refuses: tensors that are not floats, or hold NaN or infinity; those that
 would not become smaller; those that a graph returns, or that several scopes read.
@@ -38,17 +39,20 @@ from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
 from ..pruning._fitting import places as fitting
-from ..pruning._fitting.fits import WIDE
 from ..pruning._fitting.refit import refit
-from ..quantization._layer_moments import Moments, loss_of, observed
+from ..quantization._layer_moments import Moments, importance, observed
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
-from ._codes import Packing, packings, store
-from ._fits import ClusterLeastSquares, alone, plain
-from ._integers import Stored, observed_integers, shared_integers, stored_places
-
-MOST = 256
-"""Clusters of the mildest level."""
+from ._codes import Form, cost, packings, store
+from ._fits import ClusterLeastSquares, alone, plain, zeros_of
+from ._integers import (
+    Stored,
+    importance_of,
+    observed_integers,
+    shared_integers,
+    stored_places,
+)
+from ._levels import COUNTS, MOST, Level, allotted, bytes_of, losses, offered
 
 FITTED = "fitted to what the original gives"
 
@@ -68,6 +72,13 @@ class ClusterWeights(LossyPass):
     materialize: bool = field(
         default=False, metadata={"help": "leave the clustered weights as floats"}
     )
+    bits: int | None = field(
+        default=None, metadata={"help": "bits of a code, in the place of clusters: 2 to the bits"}
+    )
+    size: str = field(
+        default="",
+        metadata={"help": "what all weights may take, as in 25% or in bytes; clusters then differ"},
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense.
@@ -80,6 +91,16 @@ class ClusterWeights(LossyPass):
                 f"clusters are 2 to {MOST}, smallest is a whole number from 1; "
                 f"not {self.clusters} and {self.smallest}"
             )
+        if self.bits is not None and not 1 <= self.bits <= 8:
+            raise ValueError(f"bits are 1 to 8, not {self.bits}")
+        if self.size:
+            bytes_of(self.size, 1)
+
+    @property
+    def first(self) -> int:
+        """The values of the strongest level."""
+        asked = self.clusters if self.bits is None else int(2**self.bits)
+        return min(COUNTS) if self.size else asked
 
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
         """See the module's docstring."""
@@ -113,6 +134,26 @@ class ClusterWeights(LossyPass):
         return found | {entry.name: entry for entry in every if isinstance(entry, Stored)}
 
     def _proposed(self, context: Context) -> Iterator[Choice | Skip]:
+        """The choices of all places, those of one together."""
+        levels: dict[str, list[Level]] = {}
+        for entry in self._known(context):
+            if isinstance(entry, Skip):
+                yield entry
+            else:
+                levels[entry[0]] = entry[1]
+        every = self._places(context)
+        held = {name: every[name].weight.nbytes for name in levels}
+        strongest = {}
+        if self.size:
+            strongest = allotted(levels, bytes_of(self.size, sum(held.values())))
+        for name, offers in levels.items():
+            for level in offers:
+                if level.k >= strongest.get(name, 0):
+                    saving = held[name] - level.nbytes
+                    yield Choice(name, level.k, f"takes {level.k} values", level.loss, saving)
+
+    def _known(self, context: Context) -> Iterator[tuple[str, list[Level]] | Skip]:
+        """The levels of each tensor, or why it is left."""
         places = []
         for place in places_of(context, self.smallest).values():
             why = refusal(place.weight, context) or self._objection(place, context)
@@ -122,14 +163,12 @@ class ClusterWeights(LossyPass):
                 places.append(place)
         if context.observe is None or context.data is None:
             yield Skip("the model", "without data weights are clustered for themselves")
-        for place, moments in _observed(places, context.model, context):
+        for place, moments in _observed(places, context.model, context, block=1):
             known = moments if isinstance(moments, Moments) else None
-            for k, saving in self._levels(place, context).items():
-                loss = loss_of(plain(place, k, known), place, known)
-                yield Choice(place.name, k, f"takes {k} values", loss, saving)
-        yield from self._proposed_integers(context)
+            yield self._levels(place, place.weight.values, importance(place, known), context)
+        yield from self._known_integers(context)
 
-    def _proposed_integers(self, context: Context) -> Iterator[Choice | Skip]:
+    def _known_integers(self, context: Context) -> Iterator[tuple[str, list[Level]] | Skip]:
         stored = []
         for entry in stored_places(context, self.smallest):
             name, why = entry if isinstance(entry, tuple) else (entry.name, "")
@@ -138,42 +177,52 @@ class ClusterWeights(LossyPass):
                 stored += [] if why else [entry]
             if why:
                 yield Skip(name, why)
-        for place, layer, moments in observed_integers(stored, context):
-            for k, saving in self._levels(place, context).items():
-                loss = shared_integers(place, k, layer, moments)[1]
-                yield Choice(place.name, k, f"takes {k} values", loss, saving)
+        for place, layer, moments in observed_integers(stored, context, block=1):
+            steps, weights = place.steps(), importance_of(place, layer, moments)
+            yield self._levels(place, steps, weights, context)
+
+    def _levels(
+        self,
+        place: Place | Stored,
+        values: np.ndarray,
+        weights: np.ndarray | None,
+        context: Context,
+    ) -> tuple[str, list[Level]]:
+        """The levels of a tensor."""
+        nbytes = self._nbytes(place, context)
+        lost = losses(values, weights, list(nbytes), zeros_of(values) is not None)
+        return place.name, offered(lost, nbytes, min(nbytes))
 
     def _objection(self, place: Place | Stored, context: Context) -> str:
         """Why it is no use to cluster a weight; empty where it is."""
         if self.materialize:
-            few = len(np.unique(place.weight.values)) <= self.clusters
-            return f"it takes no more than {self.clusters} values already" if few else ""
-        smaller = self._levels(place, context)
-        return "" if smaller else f"it would not be smaller with {self.clusters} values"
+            few = len(np.unique(place.weight.values)) <= self.first
+            return f"it takes no more than {self.first} values already" if few else ""
+        smaller = self._nbytes(place, context)
+        return "" if smaller else f"it would not be smaller with {self.first} values"
 
-    def _levels(self, place: Place | Stored, context: Context) -> dict[int, int]:
-        """What each number of clusters saves in bytes; none that saves nothing, unless floats stay."""
-        counts = [self.clusters]
-        while counts[-1] < MOST:
-            counts.append(min(2 * counts[-1], MOST))
-        savings = {k: place.weight.nbytes - _packing(place, k, context).nbytes for k in counts}
-        return {k: saving for k, saving in savings.items() if saving > 0 or self.materialize}
+    def _nbytes(self, place: Place | Stored, context: Context) -> dict[int, int]:
+        """What numbers of values take; those that take no fewer bytes only where floats stay."""
+        counts = sorted({self.first, *(k for k in COUNTS if k > self.first)})
+        taken = {k: cost(_packing(place, k, context)) for k in counts}
+        most = place.weight.nbytes
+        return {k: n for k, n in taken.items() if n < most or self.materialize}
 
 
-def _packing(place: Place | Stored, k: int, context: Context) -> Packing:
+def _packing(place: Place | Stored, k: int, context: Context) -> Form:
     """The smallest that the model's operator set has or can be raised to."""
     every = packings(k, place.size, place.weight.dtype.itemsize)
     return next(each for each in every if not opset_objection(context, each.opset))
 
 
 def _observed(
-    places: Sequence[Place], model: Model, context: Context
+    places: Sequence[Place], model: Model, context: Context, block: int | None = None
 ) -> Iterator[tuple[Place, Moments | str]]:
     """Each place with what is known of what its layer reads, or why nothing is."""
     if context.observe is None or context.data is None:
         yield from ((place, "there is no data") for place in places)
     else:
-        yield from observed(places, model, context.observe)
+        yield from observed(places, model, context.observe, block)
 
 
 def _clustered(
@@ -187,7 +236,7 @@ def _clustered(
         how = _clustered_floats(floats, {name: levels[name] for name in floats}, context)
     stored = [place for place in chosen if isinstance(place, Stored)]
     for place, layer, moments in observed_integers(stored, context):
-        place.weight.values, _ = shared_integers(place, levels[place.name], layer, moments)
+        place.weight.values = shared_integers(place, levels[place.name], layer, moments)
         known = "by k-means on its grid" if moments is None else "fitted to what its layer reads"
         how[place.name] = known
     return how
@@ -224,8 +273,6 @@ def _refitted(
         layer = compared.layer
         name = names.get(layer.node.uid)
         if name is None or layer.weight is not places[name].weight:
-            return None
-        if layer.as_matrices(layer.weight.values).shape[1] > WIDE:
             return None
         return ClusterLeastSquares(compared, levels[name])
 

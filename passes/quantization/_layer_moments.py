@@ -10,8 +10,7 @@ the more features count as independent.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +33,8 @@ class Moments(NamedTuple):
     """Second moments, E[x x^T].
 
     Attributes:
-        blocks: the numbers of features, counted through all groups, and their moments, float64.
+        blocks: the numbers of features, counted through all groups, and their moments, float64; none where
+            only the diagonal was asked for.
         second: the diagonal, E[x^2], of shape ``(groups * features,)``.
         rows: that they are of.
     """
@@ -45,13 +45,7 @@ class Moments(NamedTuple):
 
     def damped(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The blocks with raised diagonals."""
-        found = []
-        for features, gram in self.blocks:
-            matrix = gram.copy()
-            ridge = FEW * len(features) / self.rows * float(self.second[features].mean())
-            matrix[np.diag_indices(len(features))] += ridge
-            found.append((features, matrix))
-        return found
+        return with_few_rows(self.blocks, self.rows)
 
     def energy(self, matrices: np.ndarray) -> float:
         """The mean of the squared outputs of a layer with such weights.
@@ -64,23 +58,45 @@ class Moments(NamedTuple):
         return sum(parts, 0.0)
 
 
-def moments_of(layers: Sequence[Layer], model: Model, observe: Observe) -> Iterator[Moments | str]:
+def with_few_rows(
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]], rows: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of moments of so many rows with diagonals that are raised by ``FEW``."""
+    found = []
+    for features, gram in blocks:
+        matrix = gram.copy()
+        ridge = FEW * len(features) / rows * float(np.diagonal(matrix).mean())
+        matrix[np.diag_indices(len(features))] += ridge
+        found.append((features, matrix))
+    return found
+
+
+def moments_of(
+    layers: Sequence[Layer], model: Model, observe: Observe, block: int | None = None
+) -> Iterator[Moments | str]:
     """The moments of what each layer reads, in their order, or why there are none.
 
     Args:
-        layers: of the main graph of ``model``.
+        layers: of ``model``.
         model: to run.
         observe: gives statistics of its tensors.
+        block: features of a block, 1 for the diagonal alone; None for as many as can be held.
     """
-    for portion in portions(layers, _nbytes, HELD_BYTES):
-        asked = [Request(layer.node.inputs[0].name, _spec(layer, observe)) for layer in portion]
+
+    def nbytes(layer: Layer) -> int:
+        width = min(layer.features, block or layer.features)
+        return min(8 * layer.groups * layer.features * width, HELD_BYTES)
+
+    for portion in portions(layers, nbytes, HELD_BYTES):
+        specs = [_spec(layer, observe, block) for layer in portion]
+        asked = [Request(n.node.inputs[0].name, m) for n, m in zip(portion, specs, strict=True)]
         answers = observe(model, asked)
         for request in asked:
-            yield _moments(answers[request])
+            yield _moments(answers[request], block == 1)
 
 
 def observed(
-    places: Sequence[Place], model: Model, observe: Observe
+    places: Sequence[Place], model: Model, observe: Observe, block: int | None = None
 ) -> Iterator[tuple[Place, Moments | str]]:
     """Each place with the moments of what its layer reads, or why there are none.
 
@@ -88,10 +104,11 @@ def observed(
         places: weights of ``model``.
         model: to run.
         observe: gives statistics of its tensors.
+        block: as for ``moments_of``.
     """
     layers = {place.name: place.layer() for place in places}
     seen = [layer for layer in layers.values() if isinstance(layer, Layer)]
-    found = moments_of(seen, model, observe)
+    found = moments_of(seen, model, observe, block)
     for place in places:
         layer = layers[place.name]
         yield place, layer if isinstance(layer, str) else next(found)
@@ -132,29 +149,19 @@ def loss_of(values: np.ndarray, place: Place, moments: Moments | None) -> float:
     return max(lost, 0.0) / whole if whole > 0 else 0.0
 
 
-def _moments(answer: Answer[Gram]) -> Moments | str:
+def _moments(answer: Answer[Gram], diagonal: bool) -> Moments | str:
     gram = answer.value
     if gram is None or not gram.rows:
         return answer.why or "it reads no finite numbers"
     second = gram.second
     if not np.isfinite(second).all():
         return "what it reads is not finite"
-    blocks = [(rows, gram.product(n) / gram.rows) for n, rows in enumerate(gram.blocks)]
+    each = [] if diagonal else list(enumerate(gram.blocks))
+    blocks = [(rows, gram.product(n) / gram.rows) for n, rows in each]
     return Moments(blocks, second, gram.rows)
 
 
-def _spec(layer: Layer, observe: Observe) -> GramSpec:
-    width = _width(layer)
-    most = max(HELD_BYTES // (8 * layer.groups * width), 1)
+def _spec(layer: Layer, observe: Observe, block: int | None) -> GramSpec:
+    width = layer.features
+    most = block or max(HELD_BYTES // (8 * layer.groups * width), 1)
     return GramSpec(layer.rows, most if most < width else None, observe.sampling(width))
-
-
-def _nbytes(layer: Layer) -> int:
-    return min(8 * layer.groups * _width(layer) ** 2, HELD_BYTES)
-
-
-def _width(layer: Layer) -> int:
-    """Features of a group."""
-    shape = layer.weight.shape
-    groups = layer.groups if layer.node.op == "ConvTranspose" else 1
-    return int(math.prod(shape) // (shape[layer.output_axis] * groups))

@@ -17,9 +17,13 @@ older, for scales per channel, and to 21 for activations of 16 bits.
 Sources: Jacob et al., 2018; Wu et al., "Integer quantization for deep learning inference: principles and
 empirical evaluation", 2020; QuantizeLinear and DequantizeLinear of the ONNX operator specification.
 
+The bodies of If, Loop and Scan are part of the model: ranges are those of all runs of a body, times those of
+the body in the model, and losses are seen at the model's outputs. What a body reads from outside is quantized
+there, once, and dequantized inside.
+
 Refuses: what the target has no integer kernel for; weights that are computed, are not float32, or hold NaN
-or infinity; activations that the data makes NaN or infinite; what is quantized already; layers in the bodies
-of control flow, whose weights are stored in 8 bits only.
+or infinity; activations that the data makes NaN or infinite; what is quantized already; bodies that the data
+never runs; in bodies, activations whose names other bodies share, and those that decide which body runs.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def test_it_is_never_worse_than_lloyd(k: int, zero: bool, monkeypatch: pytest.Mo
     values = np.random.default_rng(k).standard_t(3, size=(40, 500)).astype(np.float32)
     values[:, ::7] = 0.0
     found = error(values, cluster(values, k, zero=zero)[0])
-    monkeypatch.setattr(kmeans._Sorted, "divided", lambda self, k, zero: self.even(k))
+    monkeypatch.setattr(kmeans._Points, "divided", lambda self, k, zero: self.even(k))
     assert found <= error(values, cluster(values, k, zero=zero)[0])
 
 

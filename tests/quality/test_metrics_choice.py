@@ -170,9 +170,57 @@ def test_labels_that_fit_nothing() -> None:
         assert "--metric cosine" in str(caught.value)
 
 
+def ending(*nodes: str) -> Model:
+    """A model that ends in some nodes, behind a MatMul."""
+    body = "\n".join(nodes)
+    return parse(
+        '<ir_version: 10, opset_import: ["" : 17]>\n'
+        f"g (float[N,4,6] x, float[6,8] w, float[8] s) => (float[N,8] y) {{ t = MatMul(x, w) {body} }}"
+    )
+
+
+LINEAR = ending("m = ReduceMean<axes = [1], keepdims = 0>(t)", "y = Add(m, s)")
+
+LENGTH = "n = ReduceL2<axes = [1], keepdims = 1>(r)"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        ["n = LayerNormalization(t, s, s)", "y = ReduceMean<axes = [1], keepdims = 0>(n)"],
+        ["r = ReduceMean<axes = [1], keepdims = 0>(t)", "y = Tanh(r)"],
+        ["r = ReduceMax<axes = [1], keepdims = 0>(t)", LENGTH, "y = Div(r, n)"],
+        [
+            *("r = ReduceMax<axes = [1], keepdims = 0>(t)", LENGTH, "c = Max(n, s)"),
+            "y = Div(r, c)",
+        ],
+    ],
+)
+def test_embeddings_are_no_scores(nodes: list[str]) -> None:
+    """What a graph normalizes at its end is compared by its direction, however it is scaled."""
+    assert chosen(None, y=logits(8), given=ending(*nodes)) == "cosine@y"
+
+
+def test_layers_behind_a_normalization_give_scores() -> None:
+    nodes = ["n = LayerNormalization(t, s, s)", "r = ReduceMean<axes = [1], keepdims = 0>(n)"]
+    assert chosen(None, y=logits(8), given=ending(*nodes, "y = MatMul(r, w)")) == "agreement@y"
+    divided = ending("r = ReduceMax<axes = [1], keepdims = 0>(t)", "y = Div(r, s)")
+    assert chosen(None, y=logits(8), given=divided) == "agreement@y"
+
+
+def test_rows_of_length_1_are_embeddings() -> None:
+    y = logits(8)
+    unit = y / np.linalg.norm(y, axis=1, keepdims=True)
+    assert chosen(None, y=unit) == "cosine@y"
+    assert chosen(None, y=unit * np.linspace(1, 1.1, SIZE)[:, None]) == "agreement@y"
+    sure = np.full((SIZE, 8), 1e-12)
+    sure[np.arange(SIZE), np.arange(SIZE) % 8] = 1.0  # a softmax that is certain
+    assert chosen(None, p=sure.astype(np.float32)) == "agreement@p"
+
+
 def test_without_labels() -> None:
     y = logits()
-    assert chosen(None, y=y) == "agreement@y"
+    assert chosen(None, y=y, given=LINEAR) == chosen(None, y=y) == "agreement@y"
     assert chosen(None, samples=599, y=y) == "cosine@y"
     assert chosen(None, samples=600, y=y) == "agreement@y"
     assert chosen(None, samples=600, max_drop=0.001, y=y) == "cosine@y"

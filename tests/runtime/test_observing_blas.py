@@ -37,6 +37,15 @@ def test_openblas_is_told(restored) -> None:
     assert threads_now() == 1
 
 
+@pytest.mark.skipif(threads_now() is None, reason="numpy multiplies with another library")
+def test_openblas_is_told_for_a_while(restored) -> None:
+    blas.use_threads(2)
+    with pytest.raises(KeyError), blas.threads(1):
+        assert threads_now() == 1
+        raise KeyError
+    assert threads_now() == 2
+
+
 def test_another_library_keeps_its_number(monkeypatch) -> None:
     before = threads_now()
     monkeypatch.setattr(blas, "NAMES", ("no_such_function",))

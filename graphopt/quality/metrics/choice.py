@@ -6,7 +6,7 @@ the one by which the original does best is taken: an output does better on the l
 
 Without labels it is a measure of fidelity: agreement of the decisions where the model predicts classes, or
 one probability for each step of a sequence, and there are enough of them to ever prove so small a drop; else
-one that every sample says something about.
+one that every sample says something about. The directions of embeddings are compared.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.model import Model
 from graphopt.quality.metrics.base import Metric, Observed
 from graphopt.quality.metrics.decisions import ElementAgreement, rarer
+from graphopt.quality.metrics.embeddings import is_embedding
 from graphopt.quality.metrics.fidelity import Agreement, Cosine, Equal
 from graphopt.quality.metrics.kl import KL, are_probabilities
 from graphopt.quality.metrics.noise import SQNR, WorstDifference
@@ -128,7 +129,7 @@ def _fidelity(
     where = f"@{next(iter(floats))}" if len(floats) == 1 else ""
     several = " in the output where they do so least" if len(floats) > 1 else ""
     why_not = ""
-    if _predict_classes(floats, size):
+    if _predict_classes(model, floats, size):
         if max_drop is None or samples * max_drop >= LOSSES_TO_TELL:
             return f"agreement{where}", "no labels; the outputs are scores of classes"
         why_not = f", and {samples} samples are too few to prove so small a drop of agreement"
@@ -204,11 +205,11 @@ def _probabilities(model: Model, answers: Outputs) -> list[str]:
     return list(answers)
 
 
-def _predict_classes(floats: Outputs, size: int | None) -> bool:
+def _predict_classes(model: Model, floats: Outputs, size: int | None) -> bool:
     """Whether all outputs are scores of classes: one that has their form, or several probabilities."""
     scores = [_scores(array, size) for array in floats.values()]
     if len(scores) == 1:
-        return scores[0] is not None
+        return scores[0] is not None and not is_embedding(model, next(iter(floats)), scores[0])
     return all(rows is not None and are_probabilities(rows) for rows in scores)
 
 

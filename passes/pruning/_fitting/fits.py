@@ -106,17 +106,24 @@ class LeastSquares(Fit):
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        self.old = place.layer.matrices()
-        self.wide = self.old.shape[1] > WIDE
+        self.wide = place.layer.features > WIDE
+        self._old: np.ndarray | None = None
         self.gram: Gram | None = None
         self.strength: float | None = None
         self.turn = 0
 
+    @property
+    def old(self) -> np.ndarray:
+        """The weights that it had, as ``Layer.matrices`` gives them; held while it is being fitted."""
+        if self._old is None:
+            self._old = self.place.layer.matrices()
+        return self._old
+
     def question(self) -> Question | None:
         """Moments of its input, and of these with what it shall give."""
         place, turn, source = self.place, self.turn, self.place.layer.node.inputs[0]
-        turns = STEPS if self.wide else 1 + self.again * (place.bounds is not None)
-        if turn >= turns:
+        if turn >= self._turns():
+            self._old = self.gram = None
             return None
         bounds = place.bounds if turn else None
         present = () if bounds is None else (place.output,)
@@ -127,7 +134,11 @@ class LeastSquares(Fit):
         blocks = BLOCK if self.wide else 1 if turn else None
         layer = place.layer
         spec = RestoredSpec(layer.rows, layer.outputs, blocks, bounds=bounds, skip=bool(behind))
-        return Question(place, spec, self.old[0].shape[0], (source, *present, *behind))
+        return Question(place, spec, layer.features, (source, *present, *behind))
+
+    def _turns(self) -> int:
+        """How often data is asked for."""
+        return STEPS if self.wide else 1 + self.again * (self.place.bounds is not None)
 
     def take(self, found: Cross | str) -> str:
         """Set the weights."""

@@ -57,6 +57,13 @@ class Layer:
         return 0 if self.node.op == "Conv" else 1
 
     @property
+    def features(self) -> int:
+        """Features of a group."""
+        shape = self.weight.shape
+        groups = self.groups if self.node.op == "ConvTranspose" else 1
+        return int(math.prod(shape) // (shape[self.output_axis] * groups))
+
+    @property
     def outputs(self) -> Rows:
         """How its output is read as rows."""
         return FeatureRows(-1 if self.node.op == "MatMul" else 1)

@@ -1,0 +1,99 @@
+"""Codebooks of layers with very many weights: fitted to a part of the outputs, then given to all.
+
+A codebook has k unknowns, and a large layer millions of weights to find them from. So the values are found as
+in ``numerics.codebooks`` for evenly spaced outputs with ``SAMPLE`` weights in sum. With the values fixed the
+outputs do not depend on each other: a portion at a time, each is rounded to them (``numerics.rounding``), in
+float32. So the work is that of rounding once, and the memory that of a portion.
+
+As there, no output is worse than with the nearest of the values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from graphopt.numerics.codebooks import clustered_to_fit
+from graphopt.numerics.rounding import Gram, rounded_to_fit
+
+SAMPLE = 1 << 18
+"""Weights that a codebook is fitted to."""
+
+PORTION = 1 << 21
+"""Weights that are rounded together."""
+
+
+def shared_to_fit(
+    weights: np.ndarray,
+    k: int,
+    gram: Gram,
+    zeros: np.ndarray | None = None,
+    dtype: npt.DTypeLike = np.float64,
+) -> np.ndarray:
+    """Weights that share few values so that the output of their layer changes little.
+
+    Args:
+        weights: W, finite, of shape ``(groups, features, outputs)``.
+        k: values at most.
+        gram: H, as for ``rounding.rounded_to_fit``.
+        zeros: which weights are to be exactly 0; one value is 0 then.
+        dtype: floats that the values are rounded to.
+
+    Returns:
+        The weights, of ``dtype`` and the shape of W. Up to ``2 SAMPLE`` weights they are those of
+        ``clustered_to_fit``.
+
+    Raises:
+        ValueError: shapes do not fit, or an element is not finite.
+    """
+    step = weights.size // SAMPLE
+    if step < 2 or weights.shape[2] < 2 * step:
+        return clustered_to_fit(weights, k, gram, zeros, dtype).values().astype(dtype)
+    picked = slice(step // 2, None, step)
+    sample, own = weights[:, :, picked], None if zeros is None else zeros[:, :, picked]
+    book = _Values(np.unique(clustered_to_fit(sample, k, gram, own, dtype, turns=1).centres))
+    found = np.empty(weights.shape, dtype)
+    for part in _portions(weights.shape):
+        pinned = False if zeros is None else zeros[:, :, part]
+        values = weights[:, :, part]
+        if zeros is not None:
+            values = np.where(pinned, 0.0, values)
+        steps = rounded_to_fit(
+            values, 1.0, 0.0, book, gram, pinned=pinned, precision=np.dtype(np.float32)
+        )
+        found[:, :, part] = book.dequantized(steps)
+    return found
+
+
+class _Values:
+    """A grid of rising numbers, in float32; scales are 1 and zero points 0."""
+
+    def __init__(self, centres: np.ndarray) -> None:
+        self._centres = centres.astype(np.float32)
+        self._borders = ((centres[1:] + centres[:-1]) / 2).astype(np.float32)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest type that holds the places."""
+        return np.dtype(np.min_scalar_type(len(self._borders)))
+
+    def quantized(
+        self, values: npt.ArrayLike, scale: npt.ArrayLike = 1.0, zero_point: npt.ArrayLike = 0.0
+    ) -> np.ndarray:
+        """The places of the nearest numbers."""
+        wanted = np.asarray(values, np.float32)
+        return np.searchsorted(self._borders, wanted).astype(self.dtype)
+
+    def dequantized(
+        self, steps: np.ndarray, scale: npt.ArrayLike = 1.0, zero_point: npt.ArrayLike = 0.0
+    ) -> np.ndarray:
+        """The numbers at places."""
+        return np.asarray(self._centres[steps])
+
+
+def _portions(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Outputs that are rounded together."""
+    width = max(PORTION // (shape[0] * shape[1]), 1)
+    yield from (slice(start, start + width) for start in range(0, shape[2], width))
