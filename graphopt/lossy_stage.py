@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Protocol
 from graphopt.easing import relaxations, summary_of
 from graphopt.errors import GraphoptError, NativeError
 from graphopt.lossy_pass import Choice, LossyPass, strongest
-from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report
+from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report, undone
 from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
 from graphopt.quality.gate import GateVerdict, percent
-from graphopt.report import EditInfo, QuantizedInfo, SpeedInfo
+from graphopt.report import EditInfo, SpeedInfo
 from graphopt.stage import Stage, StageRun
 
 if TYPE_CHECKING:
@@ -111,14 +111,6 @@ class _Edits:
         if not vetoed - {-1}:
             return self._whole
         return self._stage.run(self._start, frozenset((self._step.name, uid) for uid in vetoed))
-
-
-def _undone(row: QuantizedInfo, why: str) -> QuantizedInfo:
-    """What is told of a node whose numbers were chosen and taken back."""
-    if row.computes == "floats":
-        return row
-    back = f"{row.precision} was taken back: {why}"
-    return replace(row, computes="floats", precision="float", why=back, output=None, weights=[])
 
 
 def _at_full_strength(plan: Plan) -> Candidate:
@@ -334,7 +326,7 @@ class LossyTrial:
                 eased=eased,
                 seconds=report.seconds,
                 speed=speed,
-                quantized=[_undone(row, why) for row in report.quantized],
+                quantized=[undone(row, why) for row in report.quantized],
             )
         )
 

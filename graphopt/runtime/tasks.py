@@ -211,7 +211,9 @@ class Tasks:
         self, key: str, feeds: Feeds | str
     ) -> dict[tuple[int, str], list[tuple[int, ...]]]:
         """The shapes of what is observed, on a batch or the path of one, in each run of its scope."""
-        found: dict[tuple[int, str], list[tuple[int, ...]]] = self.sessions[key].shapes(arrays_of(feeds))
+        found: dict[tuple[int, str], list[tuple[int, ...]]] = self.sessions[key].shapes(
+            arrays_of(feeds)
+        )
         return found
 
     def observe_run(self, key: str, feeds: Feeds | str) -> None:
