@@ -138,7 +138,9 @@ class _Run:
 
     @property
     def dropped(self) -> list[str]:
-        """Lossy passes that were left out because nothing that they do keeps to the budget."""
+        """Lossy passes that were named and left out, because nothing that they do keeps to the budget."""
+        if not self.request.named:
+            return []
         return [s.name for s in self.outcome.steps if not s.exact and s.status == "rolled back"]
 
     def passes(self) -> None:

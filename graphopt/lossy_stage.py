@@ -133,6 +133,7 @@ class LossyTrial:
     outcome: Outcome
     step: Pass = field(init=False)
     verdict: GateVerdict | None = None
+    raced: tuple[StageRun, SpeedInfo] | None = None
 
     def __post_init__(self) -> None:
         """Take the one pass that the stage holds."""
@@ -151,6 +152,8 @@ class LossyTrial:
             why = f"{type(error).__name__}: {error}"
             self.outcome.steps.append(replace(report, status="failed", error=why))
             return
+        if self._is_idle_haste(full):
+            return
         gate = self.manager.gate
         if gate is None or not full.run.edits or self._passes(gate, full.run, "at full strength"):
             self._keep(full)
@@ -168,6 +171,16 @@ class LossyTrial:
         if isinstance(step, LossyPass):
             return _Proposals(self.stage, step, self.outcome)
         return _Edits(self.stage, step, self.outcome)
+
+    def _is_idle_haste(self, full: Candidate) -> bool:
+        """Leave out what must be faster and is not, before the gate: each verdict makes that stricter."""
+        if not (isinstance(self.step, LossyPass) and self.step.faster):
+            return False
+        speed = self._timed(full)
+        if speed is None or speed.faster:
+            return False
+        self._leave_out(full.run, str(speed), str(speed), speed)
+        return True
 
     def _ease_strength(self, gate: LossJudge) -> bool:
         """Find the largest strength that passes, by bisection; False where there is none."""
@@ -302,6 +315,8 @@ class LossyTrial:
         promised = isinstance(step, LossyPass) and step.promises_of(found.chosen)
         if not (promised or (isinstance(step, LossyPass) and step.faster)) or not found.run.edits:
             return None
+        if self.raced is not None and self.raced[0] is found.run:
+            return self.raced[1]
         self._say(f"{self.step.name}: timing the model before and after")
         race = self.manager.race
         timed = (
@@ -309,9 +324,10 @@ class LossyTrial:
             if race is None
             else race(self.outcome.model, found.run.model)
         )
-        if not promised:
-            return timed
-        return replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
+        if promised:
+            timed = replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
+        self.raced = found.run, timed
+        return timed
 
     def _leave_out(
         self, run: StageRun, why: str, eased: str, speed: SpeedInfo | None = None
