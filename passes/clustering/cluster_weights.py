@@ -148,6 +148,7 @@ class ClusterWeights(LossyPass):
                 reader = _stored(weight, levels[choice.where], opset)
                 for scope in context.scopes():
                     discard(scope, weight)
+                weight.values = weight.values[:0].copy()  # what was cut off may live on for long
             yield Edit(reader, f"{choice.where} {choice.what}{left}, {how[choice.where]}")
 
     def _places(self, context: Context) -> dict[str, Place | Stored]:
