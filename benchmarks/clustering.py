@@ -11,9 +11,9 @@ output channel with a scale of its own, so that they have heavy tails as trained
     cnn          42 convolutions of 512 channels, 3 x 3, two of them in each residual block
 
 ``--data`` gives 32 samples that are drawn, too; without it the metric is none and nothing is observed.
-``--inside`` writes the weights into the model's file, else they lie beside it; ``--layers`` makes fewer blocks
-or convolutions. Columns: wall time, processor time of all processes, the largest resident set of one of them,
-and that less what it is where the command only lists its passes, in multiples of the model's bytes.
+``--inside`` writes the weights into the model's file, else they lie beside it; ``--layers`` makes fewer
+blocks or convolutions. Columns: wall time, processor time of all processes, the largest resident set of one
+of them, and that less what it is where the command only lists its passes, in multiples of the model's bytes.
 """
 
 from __future__ import annotations
@@ -166,7 +166,8 @@ def prepared(name: str, folder: Path, size: int | None, inside: bool) -> tuple[P
     make = MODELS[name]
     made = make() if size is None else make(size)
     path, data = folder / f"{name}.onnx", folder / "data.npz"
-    onnx.save(made, path, save_as_external_data=not inside, location=f"{name}.data")
+    location = None if inside else f"{name}.data"
+    onnx.save(made, path, save_as_external_data=not inside, location=location)
     shape = SHAPES[name]
     x = np.random.default_rng(2).standard_normal((SAMPLES, *shape)).astype(np.float32)
     np.savez(data, x=x)

@@ -3,6 +3,7 @@
     python -m benchmarks.fetch
     python -m benchmarks.quantization prepare FOLDER --lab LAB
     python -m benchmarks.quantization run FOLDER --pass quantize-qdq [-- --metric cosine]
+    python -m benchmarks.quantization run FOLDER --recipe small      # or another
     python -m benchmarks.quantization measure FOLDER/rec CANDIDATE.onnx ...
 
 ``prepare`` makes a folder for each task: the model, ``calib.npz`` and ``eval.npz``
@@ -60,7 +61,8 @@ def optimized(folder: Path, options: Sequence[str], limit: float) -> Cost:
         limit: seconds; then it is killed.
     """
     target = folder / "out.onnx"
-    target.unlink(missing_ok=True)
+    for stale in (target, target.with_suffix(".gopt")):
+        stale.unlink(missing_ok=True)
     command = [sys.executable, "-m", "graphopt", "optimize", str(folder / "model.onnx")]
     command += ["-o", str(target), "--data", str(folder / "calib.npz"), *options]
     log = folder / "out.log"
@@ -108,16 +110,18 @@ def _ratio(found: Sequence[float]) -> str:
 def run_command(given: argparse.Namespace) -> None:
     """The tool on every task: a table."""
     options = ["--max-drop", given.max_drop, *given.more]
-    for each in given.passes or ["quantize-qdq"]:
+    if given.recipe:
+        options += ["--recipe", given.recipe, "--pack"]
+    for each in given.passes or ([] if given.recipe else ["quantize-qdq"]):
         options += ["--pass", each]
     scores = ("task", "float metric", "metric", "agreement", "SQNR dB")
-    head(*scores, "speed-up (quartiles)", "in wall time", "size", "s", "MiB", "misses")
+    head(*scores, "speed-up (quartiles)", "in wall time", "size", "packed", "s", "MiB", "misses")
     speeds = []
     for name in given.tasks:
         folder = Path(given.folder, name).resolve()
         cost = optimized(folder, options, given.seconds)
         found = f"exit status {cost.status}: {cost.last}" if cost.status else _both(folder, given)
-        tool = [f"{cost.seconds:.1f}", f"{cost.mebibytes:.0f}"]
+        tool = [_packed(folder), f"{cost.seconds:.1f}", f"{cost.mebibytes:.0f}"]
         if isinstance(found, str):
             row([name, *[""] * 7, *tool, f"**{found[:200]}**"])
             continue
@@ -126,7 +130,15 @@ def run_command(given: argparse.Namespace) -> None:
         row([name, _percent(before.metric, 2), *_cells(after), *tool, wrong])
         speeds.append(after.cpu[0])
     mean = f"{np.exp(np.log(speeds).mean()):.2f}" if speeds else ""
-    row([f"geometric mean of {len(speeds)}", "", "", "", "", mean, "", "", "", "", ""])
+    row([f"geometric mean of {len(speeds)}", *[""] * 4, mean, *[""] * 6])
+
+
+def _packed(folder: Path) -> str:
+    """How many times smaller than the original's file the archive is; nothing where none was written."""
+    archive = folder / "out.gopt"
+    if not archive.is_file():
+        return ""
+    return f"{(folder / 'model.onnx').stat().st_size / archive.stat().st_size:.1f}x"
 
 
 def _both(folder: Path, given: argparse.Namespace) -> tuple[Measured, Measured] | str:
@@ -198,6 +210,7 @@ def main() -> None:
         "run", help=run_command.__doc__, epilog="Behind -- stand further options of the tool."
     )
     whole.add_argument("--pass", dest="passes", action="append", metavar="SPEC")
+    whole.add_argument("--recipe", help="a recipe instead of passes")
     whole.add_argument("--max-drop", default="1%")
     whole.add_argument("--seconds", type=float, default=1800.0, help="for each model")
     whole.set_defaults(run=run_command)

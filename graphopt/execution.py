@@ -11,6 +11,7 @@ from typing import Any
 
 from graphopt._version import __version__
 from graphopt.admission import admit, checked
+from graphopt.archiving import compared_packed, packed_original, require_apart
 from graphopt.assessment import Assessment, data_info
 from graphopt.description import describe, verdict_info
 from graphopt.drawing import describe_graphs
@@ -56,6 +57,8 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
     """
     started = time.perf_counter()
     dataset = request.dataset()
+    if request.pack and output is not None:
+        require_apart(request.model, output)
     with ExitStack() as stack:
         stack.enter_context(threads(request.running.threads or 1))
         weights = request.model.weight_bytes()
@@ -68,6 +71,10 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         found = run.findings()
     if request.provenance and run.outcome.model is not request.model:
         run.outcome.model = _told(run.outcome)
+    packed = None
+    if request.pack:
+        request.listener(Progress("packing"))
+        packed = packed_original(request.model)  # before the result may be written over it
     written = None
     if output is not None:
         request.listener(Progress("writing"))
@@ -88,6 +95,7 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         exit_code=BudgetError.exit_code if request.strict and run.dropped else 0,
         simplification=after.disk_bytes / before.disk_bytes if before.disk_bytes else None,
         seed=request.seed,
+        packing=compared_packed(packed, run.outcome.model, output),
         **found,
     )
     return report, run.outcome.model
@@ -130,7 +138,9 @@ class _Run:
 
     @property
     def dropped(self) -> list[str]:
-        """Lossy passes that were left out because nothing that they do keeps to the budget."""
+        """Lossy passes that were named and left out, because nothing that they do keeps to the budget."""
+        if not self.request.named:
+            return []
         return [s.name for s in self.outcome.steps if not s.exact and s.status == "rolled back"]
 
     def passes(self) -> None:
@@ -195,7 +205,7 @@ class _Run:
                 lambda samples: _calibration(dataset, samples),
             )
         if self.request.observes and self.judge.references and self.judge.backend == "ort":
-            self.drawn = SyntheticObserver(self._drawn)
+            self.drawn = SyntheticObserver(self._drawn, self.judge.original)
         return self.drawn
 
     def _drawn(self) -> Observer:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from graphopt.errors import UsageError, printable
 from graphopt.ir.model import Model
@@ -27,6 +28,7 @@ from graphopt.report import (
     SkipInfo,
     StepReport,
 )
+from graphopt.report.schema import read
 
 METADATA_KEY = "graphopt.steps"
 """Where a model's metadata holds what the passes did: deflated JSON in base64."""
@@ -78,12 +80,20 @@ def pack(steps: Sequence[StepReport]) -> str:
             "taken_back": [[edit.node, edit.what] for edit in step.taken_back],
             "made": step.made,
             "removed": step.removed,
+            "quantized": [dataclasses.asdict(_untold(row)) for row in step.quantized],
         }
         for step in steps
-        if step.edits or step.skips or step.taken_back
+        if step.edits or step.skips or step.taken_back or step.quantized
     ]
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
     return base64.b64encode(zlib.compress(text.encode(), 9)).decode()
+
+
+def _untold(row: QuantizedInfo) -> QuantizedInfo:
+    """A row without what only a drawing needs."""
+    output = row.output and dataclasses.replace(row.output, histogram=None)
+    inputs = [dataclasses.replace(each, histogram=None) for each in row.inputs]
+    return dataclasses.replace(row, output=output, inputs=inputs)
 
 
 def unpack(text: str) -> list[StepReport]:
@@ -105,7 +115,7 @@ def unpack(text: str) -> list[StepReport]:
         ) from None
 
 
-def _step(entry: dict[str, list[list[str]]]) -> StepReport:
+def _step(entry: dict[str, Any]) -> StepReport:
     step = StepReport(
         name=str(entry["name"]),
         status="applied",
@@ -116,6 +126,7 @@ def _step(entry: dict[str, list[list[str]]]) -> StepReport:
         taken_back=[EditInfo(str(node), str(what)) for node, what in entry["taken_back"]],
         made=[str(name) for name in entry["made"]],
         removed=[str(name) for name in entry["removed"]],
+        quantized=[read(QuantizedInfo, row) for row in entry.get("quantized", [])],
     )
     return dataclasses.replace(step, eased=str(entry["eased"]))
 

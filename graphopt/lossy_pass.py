@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from graphopt.ir.surgery import Scope
@@ -36,15 +36,42 @@ class Choice:
     saving: float = 0.0
 
 
+@dataclass(frozen=True)
 class LossyPass(Pass):
     """A pass whose result differs, and which the gate judges on the user's data.
 
     It works in two steps: it *proposes* choices, and then *commits* a chosen set of them. So the choice can
     be made anew when the whole loses too much: milder levels, or fewer places.
+
+    Attributes:
+        share: the part of the budget that the estimated loss of the result may come to, with all that earlier
+            passes lost. Less than 1 leaves something to the passes behind.
+        ease: whether milder forms are tried where the result loses too much. Each of them takes about as
+            long as the first; without them the pass is left out at once.
+        faster: whether the result is timed and only kept where it is faster, whatever else the pass promises.
     """
 
     exact: ClassVar[bool] = False
     observes: ClassVar[bool] = True
+
+    share: float = field(
+        default=1.0,
+        kw_only=True,
+        metadata={
+            "help": "the part of the budget that may be used up when this pass is done",
+            "within": (0.0, 1.0),
+        },
+    )
+    ease: bool = field(
+        default=True,
+        kw_only=True,
+        metadata={"help": "whether milder forms are tried where it loses too much"},
+    )
+    faster: bool = field(
+        default=False,
+        kw_only=True,
+        metadata={"help": "whether the result is only kept where it is measured to be faster"},
+    )
 
     @property
     def promises_speed(self) -> bool:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from graphopt.easing import relaxations, summary_of
 from graphopt.errors import GraphoptError, NativeError
 from graphopt.lossy_pass import Choice, LossyPass, strongest
-from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report
+from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report, undone
 from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
 from graphopt.quality.gate import GateVerdict, percent
 from graphopt.report import EditInfo, SpeedInfo
@@ -133,6 +133,7 @@ class LossyTrial:
     outcome: Outcome
     step: Pass = field(init=False)
     verdict: GateVerdict | None = None
+    raced: tuple[StageRun, SpeedInfo] | None = None
 
     def __post_init__(self) -> None:
         """Take the one pass that the stage holds."""
@@ -151,20 +152,35 @@ class LossyTrial:
             why = f"{type(error).__name__}: {error}"
             self.outcome.steps.append(replace(report, status="failed", error=why))
             return
+        if self._is_idle_haste(full):
+            return
         gate = self.manager.gate
         if gate is None or not full.run.edits or self._passes(gate, full.run, "at full strength"):
             self._keep(full)
             return
         first = self.verdict
-        if not (self._ease_strength(gate) or self._ease_places(gate, plan)):
+        tried = not isinstance(self.step, LossyPass) or self.step.ease
+        if not (tried and (self._ease_strength(gate) or self._ease_places(gate, plan))):
             why = first.why if first is not None else ""
-            how = f"nothing that it does keeps to the budget; at full strength: {why}"
-            self._leave_out(full.run, why, how)
+            what = (
+                "nothing that it does keeps to the budget; at" if tried else "it loses too much at"
+            )
+            self._leave_out(full.run, why, f"{what} full strength: {why}")
 
     def _plan(self, step: Pass) -> Plan:
         if isinstance(step, LossyPass):
             return _Proposals(self.stage, step, self.outcome)
         return _Edits(self.stage, step, self.outcome)
+
+    def _is_idle_haste(self, full: Candidate) -> bool:
+        """Leave out what must be faster and is not, before the gate: each verdict makes that stricter."""
+        if not (isinstance(self.step, LossyPass) and self.step.faster):
+            return False
+        speed = self._timed(full)
+        if speed is None or speed.faster:
+            return False
+        self._leave_out(full.run, str(speed), str(speed), speed)
+        return True
 
     def _ease_strength(self, gate: LossJudge) -> bool:
         """Find the largest strength that passes, by bisection; False where there is none."""
@@ -242,8 +258,14 @@ class LossyTrial:
 
     def _passes(self, gate: LossJudge, run: StageRun, what: str) -> bool:
         self._say(f"{self.step.name} {what}: judging")
-        verdict = self.verdict = gate.judge(run.model)
+        verdict = gate.judge(run.model)
         accepted = verdict.verdict == "pass" or (not self.manager.strict and verdict.tolerable)
+        share = self.step.share if isinstance(self.step, LossyPass) else 1.0
+        if accepted and verdict.limit is not None and verdict.drop.value > share * verdict.limit:
+            accepted = False
+            why = f"{verdict.why}, but this pass may use no more than {percent(share)} of that"
+            verdict = replace(verdict, why=why)
+        self.verdict = verdict
         info = gate_info(verdict, self.step.name, what, accepted)
         cost = run.cost
         self.outcome.gates.append(replace(info, weight_bytes=cost.weight_bytes, macs=cost.macs))
@@ -289,9 +311,12 @@ class LossyTrial:
 
     def _timed(self, found: Candidate) -> SpeedInfo | None:
         """What timing says of a candidate of a pass that promises speed."""
-        promised = isinstance(self.step, LossyPass) and self.step.promises_of(found.chosen)
-        if not promised or not found.run.edits:
+        step = self.step
+        promised = isinstance(step, LossyPass) and step.promises_of(found.chosen)
+        if not (promised or (isinstance(step, LossyPass) and step.faster)) or not found.run.edits:
             return None
+        if self.raced is not None and self.raced[0] is found.run:
+            return self.raced[1]
         self._say(f"{self.step.name}: timing the model before and after")
         race = self.manager.race
         timed = (
@@ -299,7 +324,10 @@ class LossyTrial:
             if race is None
             else race(self.outcome.model, found.run.model)
         )
-        return replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
+        if promised:
+            timed = replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
+        self.raced = found.run, timed
+        return timed
 
     def _leave_out(
         self, run: StageRun, why: str, eased: str, speed: SpeedInfo | None = None
@@ -314,6 +342,7 @@ class LossyTrial:
                 eased=eased,
                 seconds=report.seconds,
                 speed=speed,
+                quantized=[undone(row, why) for row in report.quantized],
             )
         )
 

@@ -22,6 +22,9 @@ from graphopt.shipped_recipes import find_recipe
 
 Source = str | os.PathLike[str] | bytes | Model
 
+WITH_DATA, WITHOUT_DATA = "default", "lossless"
+"""The recipes that run where nothing is named."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -50,6 +53,7 @@ def optimize(
     strict: bool = False,
     running: Running | None = None,
     latency: bool = False,
+    pack: bool | None = None,
     details: bool = False,
     provenance: bool = False,
     seed: int = 0,
@@ -63,8 +67,9 @@ def optimize(
     Args:
         source: a path, the bytes of a model, or a model that is already loaded.
         output: where to write the result; nothing is written where this is None.
-        passes: the passes to run, as objects or as ``NAME[:field=value,...]``; all exact ones by default.
-            Where a lossy one comes first, folding runs before it.
+        passes: the passes to run, as objects or as ``NAME[:field=value,...]``. By default the recipe
+            ``default`` runs where there is data, and all exact ones where there is none. Where a lossy one
+            comes first, folding runs before it.
         recipe: a recipe, the path of one or the name of one that comes with graphopt, instead of ``passes``.
         skip: names of passes to leave out.
         data: real inputs to judge with, in any form that ``graphopt.quality.data`` reads. Inputs are drawn
@@ -75,6 +80,8 @@ def optimize(
         strict: whether a lossy pass must be proven to keep to the budget, not only be estimated to.
         running: provider, threads and time for running models.
         latency: whether to time the original and the result.
+        pack: whether to pack the result, into an archive beside ``output``, and to report what it takes; as
+            the recipe says where this is None.
         details: whether to describe layers and graphs in the report.
         provenance: whether to write what the passes did into the result's metadata; see
             ``graphopt.explain``.
@@ -94,7 +101,7 @@ def optimize(
         ResourceError: a limit was reached.
         OutputError: the result cannot be written; what stood there is untouched.
     """
-    chosen = choose(passes, recipe, skip)
+    chosen = choose(passes, recipe, skip, data is not None)
     model = source if isinstance(source, Model) else Model.load(source)
     limits = limits or Limits()
     request = Request(
@@ -105,8 +112,10 @@ def optimize(
         metric=metric,
         budget=budget or Budget(),
         strict=strict,
+        named=passes is not None or recipe is not None,
         running=running or Running(seconds=limits.request_seconds),
         latency=latency,
+        pack=chosen.pack if pack is None else pack,
         details=details,
         provenance=provenance,
         seed=seed,
@@ -123,8 +132,15 @@ def choose(
     passes: Iterable[str | Pass] | None,
     recipe: Recipe | str | os.PathLike[str] | None,
     skip: Sequence[str],
+    data: bool = False,
 ) -> Recipe:
     """The recipe that a request stands for; passes that are named one by one begin with a folded graph.
+
+    Args:
+        passes: named one by one.
+        recipe: a recipe, or what names one.
+        skip: names of passes to leave out.
+        data: whether there is data: what runs where nothing is named depends on it.
 
     Raises:
         UsageError: both passes and a recipe are given, or one of them is wrong.
@@ -136,7 +152,7 @@ def choose(
     elif isinstance(recipe, Recipe):
         chosen = recipe
     else:
-        chosen = Recipe.default() if recipe is None else find_recipe(recipe)
+        chosen = find_recipe(recipe or (WITH_DATA if data else WITHOUT_DATA))
     return chosen.without(skip)
 
 

@@ -55,7 +55,7 @@ def build(step: type[Pass], values: Mapping[str, Any]) -> Pass:
         UsageError: an option is unknown or its value does not fit.
     """
     hints = typing.get_type_hints(step)
-    known = {f.name for f in dataclasses.fields(typing.cast(Any, step))}
+    known = {f.name: f for f in dataclasses.fields(typing.cast(Any, step))}
     made: dict[str, Any] = {}
     for name, value in values.items():
         field = name.replace("-", "_")
@@ -63,7 +63,7 @@ def build(step: type[Pass], values: Mapping[str, Any]) -> Pass:
             has = f"It has: {', '.join(sorted(known))}" if known else "It has none"
             raise UsageError(f"the pass {step.name!r} has no option {printable(name)!r}", has)
         try:
-            made[field] = convert(value, hints[field])
+            made[field] = _within(convert(value, hints[field]), known[field].metadata.get("within"))
         except ValueError as error:
             raise UsageError(
                 f"option {name!r} of the pass {step.name!r}: {error}",
@@ -118,6 +118,17 @@ def convert(value: Any, kind: Any) -> Any:
         made = [convert(part, args[0]) for part in parts]
         return tuple(made) if origin is tuple else made
     raise ValueError(f"options of the type {kind} are not supported")
+
+
+def _within(value: Any, bounds: tuple[float, float] | None) -> Any:
+    """A value, if it lies between the bounds that its field names.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if bounds is not None and not bounds[0] <= value <= bounds[1]:
+        raise ValueError(f"{value!r} does not lie between {bounds[0]:g} and {bounds[1]:g}")
+    return value
 
 
 def _first_fitting(value: Any, kinds: tuple[Any, ...]) -> Any:

@@ -11,7 +11,8 @@ A recipe is a TOML file::
 
 or the table ``[tool.graphopt]`` of a pyproject.toml with the same keys. A recipe only names passes; it
 can not make graphopt load code that is not installed. It may also have a ``summary``, one line for people,
-and ``skip``, names of passes to leave out. Those that come with graphopt: ``graphopt.shipped_recipes``.
+``skip``, names of passes to leave out, and ``pack = true``, which has the result packed as well
+(``graphopt.packing``). Those that come with graphopt: ``graphopt.shipped_recipes``.
 """
 
 from __future__ import annotations
@@ -116,11 +117,13 @@ class Recipe:
         passes: the passes.
         name: what to call the recipe in the report.
         summary: one line for people; may be empty.
+        pack: whether the result is packed as well.
     """
 
     passes: tuple[Pass, ...]
     name: str = "custom"
     summary: str = ""
+    pack: bool = False
 
     @classmethod
     def default(cls) -> Recipe:
@@ -185,11 +188,11 @@ class Recipe:
 
     @classmethod
     def _from_table(cls, table: Mapping[str, Any], shown: str, name: str) -> Recipe:
-        unknown = sorted(set(table) - {"name", "summary", "pass", "skip"})
+        unknown = sorted(set(table) - {"name", "summary", "pass", "skip", "pack"})
         if unknown:
             raise UsageError(
                 f"the recipe {shown} has the unknown key {printable(unknown[0])!r}",
-                "It may have: name, summary, skip, and tables [[pass]]",
+                "It may have: name, summary, skip, pack, and tables [[pass]]",
             )
         entries = table.get("pass", [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -205,7 +208,10 @@ class Recipe:
             else:
                 made.append(build(get_pass(chosen), values))
         passes = tuple(made) if entries else cls.default().passes
-        recipe = cls(passes, str(table.get("name", name)), str(table.get("summary", "")))
+        pack = table.get("pack", False)
+        if not isinstance(pack, bool):
+            raise UsageError(f"in the recipe {shown}, pack must be true or false")
+        recipe = cls(passes, str(table.get("name", name)), str(table.get("summary", "")), pack)
         skip = table.get("skip", [])
         if not isinstance(skip, list):
             raise UsageError(f"in the recipe {shown}, skip must be a list of names")
@@ -234,6 +240,7 @@ class Recipe:
         """The recipe as the text of a file that ``load`` reads."""
         lines = [f"name = {_toml(self.name)}"]
         lines += [f"summary = {_toml(self.summary)}"] if self.summary else []
+        lines += ["pack = true"] if self.pack else []
         for step in self.passes:
             lines += ["", "[[pass]]", f"name = {_toml(step.name)}"]
             lines += [f"{k} = {_toml(v)}" for k, v in values_of(step).items() if v is not None]

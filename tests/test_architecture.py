@@ -22,7 +22,7 @@ FLOORS = (
     {"easing", "outcome", "registry"},
     {"exact_stage", "lossy_stage", "recipe"},
     {"pass_manager", "shipped_recipes"},
-    {"assessment", "bench", "description", "drawing", "explain"},
+    {"archiving", "assessment", "bench", "description", "drawing", "explain"},
     {"admission", "layers", "request", "speed", "tensor_noise"},
     {"execution"},
     {"optimizer"},

@@ -120,7 +120,16 @@ class Gate:
         if self.unsure:
             kind = "unsure"
         return GateVerdict(
-            "top1", kind, 0.9, 0.9 - drop, Drop(drop, drop, drop, self.spread), self.limit, 0.95, 9, None, "said"
+            "top1",
+            kind,
+            0.9,
+            0.9 - drop,
+            Drop(drop, drop, drop, self.spread),
+            self.limit,
+            0.95,
+            9,
+            None,
+            "said",
         )
 
     def blame(self, base: Model) -> Callable[[Model], float]:

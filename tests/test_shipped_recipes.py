@@ -17,10 +17,16 @@ from graphopt.shipped_recipes import find_recipe, shipped_recipe, shipped_recipe
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "models" / "digits_cnn" / "digits_cnn.onnx"
 LOSSY = {
-    "deep-compression": ["prune-channels", "sparsify-weights", "cluster-weights"],
+    "deep-compression": [
+        "prune-channels",
+        "sparsify-weights",
+        "cluster-weights",
+        "quantize-weights",
+    ],
+    "default": ["prune-channels", "quantize-qdq", "cluster-weights", "quantize-weights"],
     "fast-cpu": ["prune-channels", "quantize-qdq"],
     "lossless": [],
-    "small": ["cluster-weights"],
+    "small": ["cluster-weights", "quantize-weights"],
 }
 
 
@@ -84,7 +90,7 @@ def test_the_command_line_lists_and_shows_them(capsys) -> None:
     assert run(["recipes", "list", "--json", "-"]) == 0
     entries = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in entries] == sorted(LOSSY)
-    assert entries[0]["passes"][-3:] == LOSSY["deep-compression"]
+    assert entries[0]["passes"][-4:] == LOSSY["deep-compression"]
     assert run(["recipes", "show", "small"]) == 0
     assert capsys.readouterr().out == shipped_recipe("small").text
     assert run(["recipes", "show", "smal"]) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from graphopt.pass_base import Limits
     from graphopt.quality.data import DataOptions
     from graphopt.quality.gate import Budget
+    from graphopt.recipe import Recipe
     from graphopt.runtime.cache import Cache
 
 
@@ -67,6 +69,12 @@ if TYPE_CHECKING:
     "--latency/--no-latency",
     default=None,
     help="Time the original and the result. Default: where a report is written.",
+)
+@click.option(
+    "--pack/--no-pack",
+    "packed",
+    default=None,
+    help="Pack the result as well, beside the output, as FILE.gopt. Default: as the recipe says.",
 )
 @click.option("--plan", is_flag=True, help="Say what would run and write nothing.")
 @click.option(
@@ -111,6 +119,7 @@ def optimize(
     report: str | None,
     json_path: str | None,
     latency: bool | None,
+    packed: bool | None,
     plan: bool,
     strict: bool,
     provenance: bool,
@@ -124,8 +133,10 @@ def optimize(
     if json_path == "-" and output == "-":
         raise UsageError("the model and the JSON cannot both go to standard output")
     recipe = recipe or _nearby_recipe(passes)
+    from graphopt.optimizer import choose
+
     if plan:
-        _show_plan(passes or None, recipe, skip, json_path)
+        _show_plan(choose(passes or None, recipe, skip, data is not None), json_path)
         return
     from graphopt.assessment import Running
     from graphopt.optimizer import optimize as run
@@ -147,6 +158,7 @@ def optimize(
             running=Running(provider, threads, limits.request_seconds),
             latency=report is not None if latency is None else latency,
             details=report is not None,
+            pack=packed,
             provenance=provenance,
             seed=data.seed if data is not None else 0,
             limits=limits,
@@ -160,7 +172,7 @@ def optimize(
         sys.stdout.buffer.write(result.model.to_bytes())
         sys.stdout.buffer.flush()
     elif strict:
-        result.model.save(target)
+        result = _save(result, target)
     _tell(result, report, json_path, None if output == "-" else target)
     if result.report.exit_code:
         sys.exit(result.report.exit_code)
@@ -185,6 +197,19 @@ def _require_proof(result: Result) -> None:
         )
 
 
+def _save(result: Result, target: Path) -> Result:
+    """Write what is proven, and its archive where the run packed it."""
+    from graphopt.archiving import packed_result
+
+    result.model.save(target)
+    packing = result.report.packing
+    if packing is None:
+        return result
+    after = packed_result(result.model, target)
+    report = replace(result.report, packing=replace(packing, after=after))
+    return replace(result, report=report)
+
+
 def _tell(result: Result, html: str | None, json_path: str | None, target: Path | None) -> None:
     """Write the reports that were asked for and show what came of it."""
     report = result.report
@@ -195,13 +220,15 @@ def _tell(result: Result, html: str | None, json_path: str | None, target: Path 
         write_text(html, render_html(report))
     said = settings()
     if said.verbosity >= 0:
-        from graphopt.report.terminal import render_report
+        from graphopt.report.terminal import render_report, render_written
 
         console = said.console()
         console.print(render_report(report, said.verbosity > 0, console.width))
-        for what, path in (("wrote", target), ("report", html)):
-            if path is not None:
-                console.print(f"{what} {printable(str(path))}", soft_wrap=True)
+        if target is not None:
+            for line in render_written(report, str(target)):
+                console.print(line, soft_wrap=True)
+        if html is not None:
+            console.print(f"report {printable(html)}", soft_wrap=True)
 
 
 def _nearby_recipe(passes: tuple[str, ...]) -> str | None:
@@ -239,15 +266,11 @@ def _command_line() -> list[str]:
     return ["graphopt", *sys.argv[1:]]
 
 
-def _show_plan(
-    passes: tuple[str, ...] | None, recipe: str | None, skip: tuple[str, ...], json_path: str | None
-) -> None:
-    from graphopt.optimizer import choose
+def _show_plan(chosen: Recipe, json_path: str | None) -> None:
     from graphopt.options import values_of
 
-    chosen = choose(passes, recipe, skip)
     steps = [{"name": p.name, "exact": p.exact, "options": values_of(p)} for p in chosen.passes]
-    write_json(json_path, dumps({"recipe": chosen.name, "passes": steps}))
+    write_json(json_path, dumps({"recipe": chosen.name, "pack": chosen.pack, "passes": steps}))
     if json_path != "-":
         console = settings().console(stderr=False)
         console.print(f"recipe {printable(chosen.name)}, {len(steps)} passes:")
@@ -255,3 +278,5 @@ def _show_plan(
             options = ", ".join(f"{k}={v}" for k, v in step["options"].items())  # type: ignore[attr-defined]
             kind = "exact" if step["exact"] else "lossy"
             console.print(f"  {step['name']}  ({kind}) {options}".rstrip())
+        if chosen.pack:
+            console.print("the result is packed as well")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_graphsurgeon as gs
 
@@ -81,6 +81,48 @@ def copy_function(function: Function) -> Function:
     made.attrs = dict(function.attrs)
     _Copier().scope(function, made)
     return made
+
+
+def copy_node(node: Node, seconds: Mapping[int, gs.Tensor]) -> tuple[Node, dict[int, gs.Tensor]]:
+    """Copy a node with its bodies; the copy stands in no graph yet.
+
+    What it reads from outside its bodies, and all constants, are shared with the original.
+
+    Args:
+        node: any.
+        seconds: what the copy reads in the place of tensors outside, by ``id`` of these.
+
+    Returns:
+        The copy, and by ``id`` of each tensor that the node or its bodies define, the copy of that. Names in
+        bodies stay; what the node itself computes has the names of the original and must get others.
+    """
+    copier = _Copier()
+    inner = {id(t) for body in node.bodies() for t in _defined(body)}
+    for tensor in read_by(node):
+        if id(tensor) not in inner:
+            copier.tensors[id(tensor)] = seconds.get(id(tensor), tensor)
+    made = copier.node(node)
+    for old, new in zip(node.bodies(), made.bodies(), strict=True):
+        _adopt(old, new)
+    return made, copier.tensors
+
+
+def _defined(body: Graph) -> list[gs.Tensor]:
+    """What a body and those in it compute or take in."""
+    found = list(body.inputs)
+    for node in body.nodes:
+        found += node.outputs
+        for inner in node.bodies():
+            found += _defined(inner)
+    return found
+
+
+def _adopt(old: Graph, new: Graph) -> None:
+    """Let a copied body draw from the names of the original, and store no constants of its own."""
+    new.names, new.initializers = old.names, []
+    for one, two in zip(old.nodes, new.nodes, strict=True):
+        for inner, copied in zip(one.bodies(), two.bodies(), strict=True):
+            _adopt(inner, copied)
 
 
 def copy_part(

@@ -92,15 +92,22 @@ def count_macs(model: Model, facts: Facts, bindings: Mapping[str, int] | None = 
     return None if found.unknown else found.known
 
 
-def known_macs(model: Model, facts: Facts, cache: dict[int, tuple[Node, int]]) -> int:
-    """Multiply-accumulates of one run as far as they are proven, dynamic dimensions taken as 1.
+def known_macs(
+    model: Model,
+    facts: Facts,
+    cache: dict[int, tuple[Node, int]] | None = None,
+    bindings: Mapping[str, int] | None = None,
+) -> int:
+    """Multiply-accumulates of one run as far as they are proven.
 
     Args:
         model: the model.
         facts: what is proven of its tensors.
         cache: those of nodes counted before on the same facts, by ``id``, with the node itself; filled.
+        bindings: sizes of symbolic dimensions of the inputs; 1 where one is missing.
     """
-    return _Counter(cache).scope(model.graph, Frame.of(model, facts)).known
+    counter = _Counter() if cache is None else _Counter(cache)
+    return counter.scope(model.graph, Frame.of(model, facts, bindings)).known
 
 
 def macs_by_node(scope: Scope, frame: Frame, times: int = 1) -> Iterator[tuple[Node, Products]]:

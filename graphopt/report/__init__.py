@@ -19,6 +19,8 @@ from graphopt.report.models import (
     ModelInfo,
     NodeInfo,
     NodeTime,
+    PackedInfo,
+    PackingInfo,
     SpeedInfo,
     TensorInfo,
 )
@@ -46,6 +48,8 @@ __all__ = [
     "ModelInfo",
     "NodeInfo",
     "NodeTime",
+    "PackedInfo",
+    "PackingInfo",
     "QuantizedInfo",
     "RangeInfo",
     "Report",

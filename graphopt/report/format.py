@@ -53,6 +53,15 @@ def quotient(before: float | None, after: float | None) -> str:
     return f"{_bounded(after) / _bounded(before):.3f}"
 
 
+def times(before: float, after: float) -> str:
+    """How many times smaller or larger something is, to follow a size; empty where that says nothing."""
+    if not before or not after or before == after:
+        return ""
+    ratio = _bounded(before / after)
+    factor, word = (ratio, "smaller") if ratio > 1 else (1 / ratio, "larger")
+    return f", {factor:.1f} times {word} than the original" if factor >= 1.05 else ""
+
+
 def signed(count: float, show: str) -> str:
     """The text of an amount with the sign of a change; empty where nothing changed."""
     return "" if count == 0 else (f"-{show}" if count < 0 else f"+{show}")

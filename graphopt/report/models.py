@@ -64,6 +64,38 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class PackedInfo:
+    """What a model takes when it is packed without loss (``graphopt.packing``).
+
+    Attributes:
+        path: the archive; empty where none was kept.
+        sha256: of the archive, in hex.
+        stored_bytes: of the files that are packed.
+        packed_bytes: of the archive.
+        bound_bytes: the order-0 entropy of each tensor's symbols, and what the rest takes in the archive.
+    """
+
+    path: str
+    sha256: str
+    stored_bytes: int
+    packed_bytes: int
+    bound_bytes: int
+
+
+@dataclass(frozen=True)
+class PackingInfo:
+    """The original and the result, packed.
+
+    Attributes:
+        before: the original.
+        after: the result.
+    """
+
+    before: PackedInfo
+    after: PackedInfo
+
+
+@dataclass(frozen=True)
 class NodeTime:
     """What a node, or all nodes of one operator, took in a profiled run.
 

@@ -17,7 +17,14 @@ from graphopt.report.judgement import (
     SensitivityInfo,
     VerdictInfo,
 )
-from graphopt.report.models import GraphInfo, LatencyInfo, LayerInfo, ModelInfo, SpeedInfo
+from graphopt.report.models import (
+    GraphInfo,
+    LatencyInfo,
+    LayerInfo,
+    ModelInfo,
+    PackingInfo,
+    SpeedInfo,
+)
 from graphopt.report.quantized import QuantizedInfo
 from graphopt.report.schema import read
 
@@ -122,6 +129,7 @@ class Report:
         graph_after: the result's graph.
         sensitivity: loss by layer and strength, where it was measured.
         seed: of everything that is random.
+        packing: what original and result take when they are packed; None where that was not asked for.
     """
 
     schema: str
@@ -147,6 +155,7 @@ class Report:
     graph_after: GraphInfo | None = None
     sensitivity: list[SensitivityInfo] = field(default_factory=list)
     seed: int = 0
+    packing: PackingInfo | None = None
 
     @property
     def equality(self) -> str:

@@ -1,13 +1,14 @@
 """Models that return inner tensors, and run no more than is needed for them.
 
-The inner tensors become outputs of the main graph; nodes that none of them depends on are left out. Weights
-of a large model are written to a file once, beside which models with other outputs may be opened.
+The inner tensors become outputs of the main graph; nodes that none of them depends on are left out. Those in
+bodies of control flow are brought out as sequences (``hoisting``). Weights of a large model are written to a
+file once, beside which models with other outputs may be opened.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,9 @@ from onnx import helper
 
 from graphopt.errors import OutputError, ResourceError
 from graphopt.ir.model import Model
+from graphopt.ir.opset_raising import raise_opset
 from graphopt.ir.storage import EMBED_LIMIT
+from graphopt.runtime.hoisting import OPSET, Hoisting, defined_within
 
 SEND_BYTES = 64 << 20
 """Bytes of weights up to which a model is sent to the process that runs it, rather than written to a file."""
@@ -30,14 +33,19 @@ class Exposed:
 
     Args:
         model: the model; it is not changed.
+        types: of the tensors in bodies that may be asked for, by name: element types as in TensorProto.
 
     Raises:
         ResourceError: it is too large to be sent, and there is no room for it in the folder for
             temporary files.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, types: Mapping[str, int] | None = None) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._types = dict(types or {})
+        if self._types and model.opset < OPSET:
+            model = model.copy()
+            raise_opset(model, OPSET)
         if model.weight_bytes() <= SEND_BYTES:
             self.proto = model.to_proto()
             return
@@ -65,28 +73,42 @@ class Exposed:
         return str(self._path)
 
     def returning(self, names: Sequence[str]) -> bytes | str:
-        """The model, as bytes or a path, that returns these tensors of its main graph."""
-        return self._source(_part(self.proto, names), names, [])
+        """The model, as bytes or a path, that returns these tensors, in order.
 
-    def shapes_of(self, names: Sequence[str]) -> tuple[bytes | str, list[str]]:
-        """The model that returns only the shapes of these tensors, and what it calls the shapes.
+        Those in bodies come as sequences, with an element for each run of the body.
+        """
+        proto, results = self._hoisted(names, shapes=False)
+        return self._source(proto, [results.get(name, name) for name in names], [])
+
+    def shapes_of(self, names: Sequence[str]) -> bytes | str:
+        """The model that returns only the shapes of these tensors, in order; of those in bodies, sequences.
 
         ONNX Runtime starts at the last node that nothing reads and runs what that needs. With the shapes
         after all other nodes, the first tensor's last, each is taken as soon as its tensor is there, and
         no tensor is kept longer than without.
         """
-        proto = _part(self.proto, names)
-        taken = {name for node in self.proto.graph.node for name in (*node.output, *node.input)}
+        proto, results = self._hoisted(names, shapes=True)
+        taken = {name for node in proto.graph.node for name in (*node.output, *node.input)}
         free = "shape"
         while any(name.startswith(free) for name in taken):
             free += "_"
-        made = [f"{free}{number}" for number in range(len(names))]
+        made = {n: results.get(n, f"{free}{number}") for number, n in enumerate(names)}
         order = {name: n for n, node in enumerate(proto.graph.node) for name in node.output}
-        pairs = sorted(zip(names, made, strict=True), key=lambda pair: -order.get(pair[0], -1))
-        nodes = [helper.make_node("Shape", [name], [shape]) for name, shape in pairs]
+        late = sorted(names, key=lambda name: -order.get(name, -1))
+        nodes = [
+            helper.make_node("Shape", [name], [made[name]]) for name in late if name not in results
+        ]
         if all(entry.domain not in _STANDARD for entry in proto.opset_import):
             proto.opset_import.add(domain="", version=13)
-        return self._source(proto, made, nodes), made
+        return self._source(proto, list(made.values()), nodes)
+
+    def _hoisted(
+        self, names: Sequence[str], shapes: bool
+    ) -> tuple[onnx.ModelProto, dict[str, str]]:
+        """The part of the model for some tensors, and by name the sequences of those in bodies."""
+        proto = _part(self.proto, names, self._types)
+        types = {name: self._types[name] for name in names if name in self._types}
+        return proto, Hoisting(proto.graph, types, shapes).hoist() if types else {}
 
     def _source(
         self, proto: onnx.ModelProto, outputs: Sequence[str], nodes: Iterable[onnx.NodeProto]
@@ -124,12 +146,23 @@ class Exposed:
         self.close()
 
 
-def _part(whole: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """The nodes and initializers that some tensors of the main graph depend on, with all inputs."""
+def _part(
+    whole: onnx.ModelProto, names: Iterable[str], inner: Iterable[str] = ()
+) -> onnx.ModelProto:
+    """The nodes and initializers that some tensors depend on, with all inputs.
+
+    Args:
+        whole: the model.
+        names: of the tensors.
+        inner: names of tensors that lie in bodies; those of them that are wanted need the node around them.
+    """
     wanted = set(names)
+    within = wanted.intersection(inner)
     nodes = []
     for node in reversed(whole.graph.node):
-        if not wanted.isdisjoint(node.output):
+        if not wanted.isdisjoint(node.output) or (
+            within and not within.isdisjoint(defined_within(node))
+        ):
             nodes.append(node)
             wanted.update(_reads(node))
     part = onnx.ModelProto()

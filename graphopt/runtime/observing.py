@@ -39,7 +39,8 @@ class Request(Generic[A]):
     """One statistic of a tensor.
 
     Attributes:
-        tensor: its name in the main graph of the model; an input, a constant, or computed by a node.
+        tensor: its name in the model; an input, a constant, or computed by a node. What lies in the body of
+            an If, Loop or Scan is taken in once for each run of the body.
         what: the statistic.
         target: the name of the second tensor, where the statistic is one of two tensors.
         target_in_other: whether the second tensor is one of the other model.
@@ -186,7 +187,10 @@ def observe_each(
         return
     order = list(watches)
     with contextlib.ExitStack() as stack:
-        exposed = [stack.enter_context(Exposed(entry)) for entry in models]
+        exposed = [
+            stack.enter_context(Exposed(entry, _inner_types(place, known, watches.values())))
+            for place, (entry, known) in enumerate(zip(models, tensors, strict=True))
+        ]
         run = Run(settings, exposed, list(watches.values()), batches)
         stack.callback(run.close)
         for number, found in run.results():
@@ -196,6 +200,15 @@ def observe_each(
                 kept.put(order[number], found)
                 yield order[number], Answer(found)
             del found  # it may be large, and the next one comes before this name is used again
+
+
+def _inner_types(place: int, known: Tensors, watches: Iterable[Watch]) -> dict[str, int]:
+    """The types of the tensors that are watched in the bodies of one model, by name."""
+    names = {name for watch in watches for number, name in watch.sources if number == place}
+    inner = names - known.main.keys()
+    return (
+        {name: kind for name, kind in known.inner.types().items() if name in inner} if inner else {}
+    )
 
 
 def _watch(request: Request[Any], tensors: Sequence[Tensors]) -> Watch | Answer[Any]:

@@ -14,9 +14,12 @@ from graphopt.ir.model import Model
 from graphopt.ir.surgery import producer
 from graphopt.numerics.streaming.accumulator import Shape
 from graphopt.runtime.observing_child import Watch
+from graphopt.runtime.observing_inner import InnerTensors
 
 ELEMENT_BYTES = 4
 """Bytes that an element of an inner tensor is taken to have."""
+
+NEVER_RUN = "the data never runs the body that it lies in"
 
 _PLAIN = {
     "value_float": np.float32,
@@ -39,27 +42,15 @@ class Tensors:
             for tensor in (*node.inputs, *node.outputs):
                 self.main.setdefault(tensor.name, tensor)
         self.main.pop("", None)
-        self.inner = {
-            tensor.name
-            for scope in model.scopes()
-            if scope is not graph
-            for tensor in (*scope.inputs, *(t for n in scope.nodes for t in n.outputs))
-        }
+        self.inner = InnerTensors(model)
 
     def objection(self, name: str) -> str:
         """Why a tensor cannot be observed; empty where it can."""
-        if name in self.main:
-            return ""
-        if name in self.inner:
-            return (
-                "it lies in the body of a control-flow operator or of a local function, which may run "
-                "any number of times"
-            )
-        return "the model has no tensor of this name"
+        return "" if name in self.main else self.inner.objection(name)
 
     def constant(self, name: str) -> np.ndarray | None:
         """The values of a constant; None for a tensor that may depend on the data."""
-        tensor = self.main[name]
+        tensor = self.main[name] if name in self.main else self.inner.tensor(name)
         if isinstance(tensor, Constant):
             return tensor.values
         made = producer(tensor)
@@ -88,17 +79,22 @@ class Group:
     tensors: set[tuple[int, str]] = field(default_factory=set)
 
 
+Shapes = Mapping[tuple[int, str], Sequence[Shape]]
+"""Of tensors on one batch, by number of the model and name: one for each run of the scope of the tensor."""
+
+
 def group(
-    watches: Mapping[int, Watch], shapes: Mapping[tuple[int, str], Shape], most_bytes: int
+    watches: Mapping[int, Watch], shapes: Shapes, most_bytes: int
 ) -> tuple[list[Group], dict[int, str]]:
     """Share watches out among as few runs as a first fit, in the order given, finds.
 
     A run holds the accumulators of its watches and, of one batch, the tensors that they take in. A tensor
-    that is too large by itself gets a run of its own, for the model computes it anyway.
+    that is too large by itself gets a run of its own, for the model computes it anyway; one in a body does
+    not, for the model forgets it.
 
     Args:
         watches: by number.
-        shapes: of the tensors on the first batch.
+        shapes: of the tensors on the first batch that computes them.
         most_bytes: that a run may hold.
 
     Returns:
@@ -107,8 +103,11 @@ def group(
     groups: list[Group] = []
     refused: dict[int, str] = {}
     for number, watch in watches.items():
+        if not all(shapes[source] for source in watch.sources):
+            refused[number] = NEVER_RUN
+            continue
         try:
-            own = watch.spec.nbytes(*(shapes[source] for source in watch.sources))
+            own = watch.spec.nbytes(*(shapes[source][0] for source in watch.sources))
         except ValueError as error:
             refused[number] = str(error)
             continue
@@ -116,6 +115,12 @@ def group(
             refused[number] = (
                 f"its statistics take {own} bytes, more than the {most_bytes} allowed; "
                 "ask for blocks of it"
+            )
+            continue
+        runs = max(len(shapes[source]) for source in watch.sources)
+        if runs > 1 and own + _more(Group(), watch, shapes) > most_bytes:
+            refused[number] = (
+                f"in {runs} runs of its body on one batch it takes more than the {most_bytes} bytes allowed"
             )
             continue
         place = next((g for g in groups if _fits(g, watch, shapes, own, most_bytes)), None)
@@ -131,17 +136,17 @@ def group(
 def _fits(
     place: Group,
     watch: Watch,
-    shapes: Mapping[tuple[int, str], Shape],
+    shapes: Shapes,
     own: int,
     most_bytes: int,
 ) -> bool:
     return place.nbytes + own + _more(place, watch, shapes) <= most_bytes
 
 
-def _more(place: Group, watch: Watch, shapes: Mapping[tuple[int, str], Shape]) -> int:
+def _more(place: Group, watch: Watch, shapes: Shapes) -> int:
     """Bytes of the tensors that a watch adds to those of a run."""
     new: Iterable[tuple[int, str]] = {*watch.sources} - place.tensors
-    return sum(ELEMENT_BYTES * math.prod(shapes[source]) for source in new)
+    return sum(ELEMENT_BYTES * math.prod(shape) for source in new for shape in shapes[source])
 
 
 def outputs_of(watches: Sequence[Watch], model: int) -> list[str]:

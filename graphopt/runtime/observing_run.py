@@ -8,14 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from graphopt.errors import NativeDeathError, NativeError
 from graphopt.numerics.streaming.accumulator import Accumulator, Shape
 from graphopt.runtime.exposing import Exposed
 from graphopt.runtime.native import Native
 from graphopt.runtime.observing_child import Watch
-from graphopt.runtime.observing_plan import Group, group, outputs_of
+from graphopt.runtime.observing_plan import Group, Shapes, group, outputs_of
 from graphopt.runtime.tasks import Feeds
 
 NO_DATA = "there is no batch of data"
@@ -124,15 +122,17 @@ class Run:
         """Open sessions for some watches; for each of them why it cannot be served, or nothing."""
         self.opened = list(numbers)
         watches = [self.watches[number] for number in self.opened]
-        sources = []
-        for place, model in enumerate(self.exposed):
-            names = outputs_of(watches, place)
-            sources.append(model.returning(names) if names else None)
+        names = [outputs_of(watches, place) for place in range(len(self.exposed))]
+        sources = [
+            model.returning(wanted) if wanted else None
+            for model, wanted in zip(self.exposed, names, strict=True)
+        ]
         settings = self.settings
         objections: list[str] = settings.native.call(
             "observe_open",
             self.key,
             sources,
+            names,
             watches,
             threads=settings.threads,
             provider=settings.provider,
@@ -142,25 +142,45 @@ class Run:
         self.generation = settings.native.generation
         return objections
 
-    def _shapes(self, watches: Sequence[Watch], feeds: Feeds) -> dict[tuple[int, str], Shape]:
-        """The shapes of the tensors watched on one batch, by number of the model and name."""
+    def _shapes(self, watches: Sequence[Watch], first: Feeds) -> Shapes:
+        """The shapes of the tensors watched on the first batch that computes them.
+
+        A body that the first batch does not run may be run by a later one.
+        """
         watched = {source for watch in watches for source in watch.sources}
+        found: dict[tuple[int, str], list[Shape]] = {}
         if len(watched) <= FEW:
-            return dict(self._call("observe_shapes", feeds))
-        found: dict[tuple[int, str], Shape] = {}
-        call, limit = self.settings.native.call, self.settings.seconds
-        key = f"{self.key}, shapes"
+            found.update(self._call("observe_shapes", first))
+            if all(found.values()):
+                return found
+        later = (
+            () if iter(self.batches) is self.batches else itertools.islice(self.batches, 1, None)
+        )
         for place, model in enumerate(self.exposed):
             names = outputs_of(watches, place)
-            if not names:
-                continue
-            source, made = model.shapes_of(names)
-            options = {"threads": self.settings.threads, "provider": self.settings.provider}
-            call("open", key, source, **options, seconds=limit)
-            shapes: list[np.ndarray] = call("run_known", key, feeds, made, seconds=limit)
-            call("close", key)
-            pairs = zip(names, shapes, strict=True)
-            found.update(((place, name), tuple(map(int, shape))) for name, shape in pairs)
+            if names:
+                every = itertools.chain([first], later)
+                shapes = self._model_shapes(model, names, every)
+                found.update({(place, name): shapes[name] for name in names})
+        return found
+
+    def _model_shapes(
+        self, model: Exposed, names: Sequence[str], batches: Iterable[Feeds]
+    ) -> dict[str, list[Shape]]:
+        """The same of one model: for each tensor one shape for each run of the scope that it lies in."""
+        call, limit = self.settings.native.call, self.settings.seconds
+        key = f"{self.key}, shapes"
+        options = {"threads": self.settings.threads, "provider": self.settings.provider}
+        found: dict[str, list[Shape]] = {name: [] for name in names}
+        call("open", key, model.shapes_of(names), **options, seconds=limit)
+        for feeds in batches:
+            shapes = call("run_known", key, feeds, seconds=limit)
+            for name, entry in zip(names, shapes, strict=True):
+                runs = entry if isinstance(entry, list) else [entry]
+                found[name] = found[name] or [tuple(map(int, shape)) for shape in runs]
+            if all(found.values()):
+                break
+        call("close", key)
         return found
 
     def _call(self, task: str, argument: Any) -> Any:

@@ -77,10 +77,10 @@ class Tasks:
         result: list[Any] = list(self.sessions[key].run(names or None, feeds))
         return result
 
-    def run_known(self, key: str, feeds: Feeds | str, names: Sequence[str]) -> list[Any]:
+    def run_known(self, key: str, feeds: Feeds | str) -> list[Any]:
         """Run an open session of ONNX Runtime on what it knows of a batch, or of the path of one."""
         session = self.sessions[key]
-        result: list[Any] = list(session.run(names, known_to(session, arrays_of(feeds))))
+        result: list[Any] = list(session.run(None, known_to(session, arrays_of(feeds))))
         return result
 
     def relay(
@@ -179,6 +179,7 @@ class Tasks:
         self,
         key: str,
         models: Sequence[bytes | str | None],
+        names: Sequence[Sequence[str]],
         watches: Sequence[Watch],
         threads: int = 1,
         provider: str = "cpu",
@@ -189,6 +190,7 @@ class Tasks:
         Args:
             key: the name to observe by.
             models: the bytes or the path of each; None for one that nothing watches.
+            names: what the outputs of each model are called in the watches, in order.
             watches: what to accumulate of their outputs.
             threads: threads for one operator, and for the products that are accumulated.
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
@@ -203,15 +205,17 @@ class Tasks:
             if model is not None:
                 self.open(key, model, "ort", fused, threads, provider, integers=False)
             sessions.append(self.sessions.pop(key, None))
-        observation = Observation(sessions, watches)
+        observation = Observation(sessions, names, watches)
         self.sessions[key] = observation
         return observation.why
 
     def observe_shapes(
         self, key: str, feeds: Feeds | str
-    ) -> dict[tuple[int, str], tuple[int, ...]]:
-        """The shapes of what is observed, on a batch or the path of one."""
-        found: dict[tuple[int, str], tuple[int, ...]] = self.sessions[key].shapes(arrays_of(feeds))
+    ) -> dict[tuple[int, str], list[tuple[int, ...]]]:
+        """The shapes of what is observed, on a batch or the path of one, in each run of its scope."""
+        found: dict[tuple[int, str], list[tuple[int, ...]]] = self.sessions[key].shapes(
+            arrays_of(feeds)
+        )
         return found
 
     def observe_run(self, key: str, feeds: Feeds | str) -> None:

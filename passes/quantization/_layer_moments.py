@@ -77,7 +77,7 @@ def moments_of(
     """The moments of what each layer reads, in their order, or why there are none.
 
     Args:
-        layers: of the main graph of ``model``.
+        layers: of ``model``.
         model: to run.
         observe: gives statistics of its tensors.
         block: features of a block, 1 for the diagonal alone; None for as many as can be held.

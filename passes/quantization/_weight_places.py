@@ -147,8 +147,6 @@ class Place:
 
     def layer(self) -> Layer | str:
         """The layer whose input shows what each element matters, or why there is none."""
-        if not self.main:
-            return "it lies in a body, whose inputs are not observed"
         if len(users(self.weight)) > 1:
             return "several nodes read it"
         found = layer_of(self.reader)

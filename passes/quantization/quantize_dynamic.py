@@ -14,50 +14,37 @@ With data, weights go to the integers with which the output of their layer chang
 
 Source: DynamicQuantizeLinear and MatMulInteger of the ONNX operator specification.
 
+``recurrent`` lets LSTM layers run on integers, too, by an operator that only ONNX Runtime has; see
+``_dynamic_lstm``. GRU and RNN have no integer kernel. Products and layers in the bodies of If, Loop and Scan
+are treated like others.
+
 Refuses: convolutions (ONNX Runtime's ConvInteger is several times slower than its float kernels); products
 of two activations; weights that are no matrix, are computed, are not float32, or hold NaN or infinity;
-products in the bodies of control flow; what is quantized already.
+what is quantized already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import numpy as np
-import onnx_graphsurgeon as gs
-from onnx import TensorProto
-
 from graphopt.errors import NativeError, OutputError
-from graphopt.ir.inference import infer
 from graphopt.ir.model import Model
 from graphopt.ir.opset_raising import raise_opset
 from graphopt.ir.surgery import (
-    discard,
-    insert,
-    new_constant,
-    new_tensor,
-    producer,
-    replace,
     tidy,
 )
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
+from ._dynamic_places import PRODUCTS, Places
 from ._opsets import ensure_opset, opset_objection
-from ._qdq.targets import Target
 from ._qdq.timing import Profile, marked, read_profile
-from ._qdq.units import Unit, find_units
-from ._qdq.weights import Rounded, fitted, rounded
+from ._qdq.weights import Rounded, fitted
 
 OPSET = 11
 """The first with DynamicQuantizeLinear."""
-
-PRODUCTS = Target(
-    "ort-cpu", linear=("MatMul", "Gemm"), arithmetic=(), movement=(), quantizes_output=False
-)
-"""What is multiplied, and the types of its integers."""
 
 
 class _Plan(NamedTuple):
@@ -77,6 +64,10 @@ class QuantizeDynamic(LossyPass):
         default="latency", metadata={"help": "what is to be gained"}
     )
     smallest: int = field(default=1024, metadata={"help": "elements of the smallest weight"})
+    recurrent: bool = field(
+        default=False,
+        metadata={"help": "LSTM on integers, by an operator that only ONNX Runtime has"},
+    )
 
     @property
     def promises_speed(self) -> bool:
@@ -91,31 +82,35 @@ class QuantizeDynamic(LossyPass):
         """See the module's docstring."""
         integers = self._plan(context).integers
         ensure_opset(context, OPSET)
-        places, _ = _places(context.model, self.smallest)
+        places = self._places(context.model)
         for choice in chosen:
-            units = places[choice.where]
-            labels = [unit.node.label for unit in units]
-            _multiply_on_integers(context.model, units, integers)
-            for unit, label in zip(units, labels, strict=True):
-                yield Edit(unit.node, f"{label} multiplies {choice.what}")
+            nodes = places.nodes(choice.where)
+            labels = [node.label for node in nodes]
+            places.run_on_integers(choice.where, integers)
+            for node, label in zip(nodes, labels, strict=True):
+                yield Edit(node, f"{label} multiplies {choice.what}")
 
     def _plan(self, context: Context) -> _Plan:
-        return context.once((self.name, self.smallest, self.objective), lambda: self._made(context))
+        key = (self.name, self.smallest, self.objective, self.recurrent)
+        return context.once(key, lambda: self._made(context))
+
+    def _places(self, model: Model) -> Places:
+        return Places.of(model, self.smallest, self.recurrent)
 
     def _made(self, context: Context) -> _Plan:
         why = opset_objection(context, OPSET)
         if why:
             return _Plan([Skip("the model", why)], {})
-        places, refused = _places(context.model, self.smallest)
-        plan = _Plan([Skip(label, why) for label, why in refused.items()], {})
-        units = [unit for group in places.values() for unit in group]
+        places = self._places(context.model)
+        plan = _Plan([Skip(label, why) for label, why in places.refused.items()], {})
+        units = [unit for group in places.products.values() for unit in group]
         if context.observe is not None and context.data is not None and units:
             plan.integers.update(fitted(context.model, units, PRODUCTS.weights, context.observe))
         times = self._times(context, places, plan)
         what = "on 8-bit integers of a range found in each run"
-        for name, group in places.items():
+        for name in places.names:
             if times is None:
-                saving = float(sum(3 * unit.node.inputs[1].values.size for unit in group))
+                saving = float(3 * places.elements(name))
                 plan.entries.append(Choice(name, 8.0, what, 0.0, saving))
                 continue
             before, after, total = times[name]
@@ -124,23 +119,22 @@ class QuantizeDynamic(LossyPass):
                 saving = (before - after) / total
                 plan.entries.append(Choice(name, 8.0, f"{what}: {said}", 0.0, saving))
             else:
-                plan.entries.append(Skip(group[0].node.label, f"it is not faster: {said}"))
+                plan.entries.append(Skip(places.nodes(name)[0].label, f"it is not faster: {said}"))
         return plan
 
     def _times(
-        self, context: Context, places: Mapping[str, Sequence[Unit]], plan: _Plan
+        self, context: Context, places: Places, plan: _Plan
     ) -> dict[str, tuple[float, float, float]] | None:
         """Seconds of each place on floats and on integers, and of a run; None where nothing is timed."""
-        if self.objective == "size" or context.measure is None or not places:
+        if self.objective == "size" or context.measure is None or not places.names:
             return None
         changed = context.model.copy()
         if changed.opset < OPSET:
             raise_opset(changed, OPSET)
-        ensured, _ = _places(changed, self.smallest)
-        roles = {
-            name: _multiply_on_integers(changed, ensured[name], plan.integers) for name in places
-        }
-        tidy(changed.graph)
+        ensured = self._places(changed)
+        roles = {name: ensured.run_on_integers(name, plan.integers) for name in places.names}
+        for scope in changed.scopes():
+            tidy(scope)
         try:
             floats, integers = context.measure([marked(context.model), marked(changed)])
         except (NativeError, OutputError) as error:
@@ -149,82 +143,13 @@ class QuantizeDynamic(LossyPass):
         before, after = read_profile(floats), read_profile(integers)
         return {
             name: (
-                _seconds(before, [node.uid for unit in group for node in unit.nodes]),
+                _seconds(before, [node.uid for node in places.nodes(name)]),
                 _seconds(after, roles[name]),
                 before.total,
             )
-            for name, group in places.items()
+            for name in places.names
         }
 
 
 def _seconds(profile: Profile, uids: Sequence[int]) -> float:
     return sum(profile.seconds.get(uid, 0.0) for uid in uids)
-
-
-def _places(model: Model, smallest: int) -> tuple[dict[str, list[Unit]], dict[str, str]]:
-    """The products by the name of the activation that they read, and why others are none."""
-    units, refused = find_units(model, infer(model.graph, model.functions), PRODUCTS)
-    found: dict[str, list[Unit]] = {}
-    for unit in units:
-        weight = unit.node.inputs[1]
-        if unit.weight != 1:
-            refused[unit.node.label] = "it multiplies two activations, or by weights from the left"
-        elif len(weight.shape) != 2:
-            refused[unit.node.label] = "its weights are no matrix"
-        elif weight.values.size < smallest:
-            refused[unit.node.label] = f"its weights have fewer than {smallest} elements"
-        else:
-            found.setdefault(unit.inputs[0].name, []).append(unit)
-    return found, refused
-
-
-def _multiply_on_integers(
-    model: Model, units: Sequence[Unit], integers: Mapping[int, Rounded]
-) -> list[int]:
-    """Let products of one activation run on integers; the numbers of the nodes that do it."""
-    source, graph = units[0].inputs[0], model.graph
-    made = producer(source)
-    near = made or units[0].node
-    names = ("quantized", "scale", "zero_point")
-    step, scale, zero = (new_tensor(graph, f"{source.name}_{part}") for part in names)
-    root = insert(near, "DynamicQuantizeLinear", [source], [step, scale, zero])
-    root.order += 0.5 if made is not None else -0.5
-    found = [root.uid]
-    for unit in units:
-        found += _product(model, unit, (step, scale, zero), integers.get(unit.uid))
-    return found
-
-
-def _product(
-    model: Model, unit: Unit, source: Sequence[gs.Tensor], known: Rounded | None
-) -> list[int]:
-    """One product in the place of a node; the numbers of the nodes that compute it."""
-    node, graph = unit.node, model.graph
-    weight = node.inputs[1]
-    given = known or rounded(weight.values, unit.channel_axis(), PRODUCTS.weights)
-    turned = node.op == "Gemm" and node.attrs.get("transB", 0)
-    steps = np.ascontiguousarray(given.steps.T if turned else given.steps)
-    step, scale, zero = source
-    total = new_tensor(graph, f"{weight.name}_sum")
-    floats, factor = (new_tensor(graph, f"{weight.name}_{part}") for part in ("floats", "factor"))
-    matrix = new_constant(graph, f"{weight.name}_quantized", steps)
-    scales = new_constant(graph, f"{weight.name}_scale", given.scale.astype(np.float32))
-    bias = None if unit.bias is None else node.inputs[unit.bias]
-    made = [
-        insert(node, "MatMulInteger", [step, matrix, zero], [total]),
-        insert(node, "Cast", [total], [floats], {"to": int(TensorProto.FLOAT)}),
-        insert(node, "Mul", [scale, scales], [factor]),
-    ]
-    if bias is None:
-        replace(node, "Mul", [floats, factor], {})
-    else:
-        product = new_tensor(graph, f"{weight.name}_product")
-        made.append(insert(node, "Mul", [floats, factor], [product]))
-        values = bias.values if given.bias is None else given.bias
-        shift = np.asarray(values, np.float32).reshape(-1)
-        replace(node, "Add", [product, new_constant(graph, bias.name, shift)], {})
-    for old in (weight, bias):
-        if old is not None:
-            for scope in model.scopes():
-                discard(scope, old)
-    return [*(entry.uid for entry in made), node.uid]

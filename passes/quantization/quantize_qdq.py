@@ -8,17 +8,23 @@ none, the rounding costs time and gains nothing. So what runs on integers is cho
 times that each operator takes on this machine, on floats and on integers, and of what rounding each
 activation and each weight loses at the outputs (``_qdq.choice``: a minimum cut; ``_qdq.study``). Milder
 strengths pay less time for less loss. Weights that stay with floats are stored in 8 bits all the same, in the
-form that runtimes fold when they load a model: see ``quantize-weights``.
+form that runtimes fold when they load a model: see ``quantize-weights``. ``store_rest=false`` leaves them to
+the passes behind, as to ``cluster-weights``.
 
-Ranges come from the calibration data (``_qdq.calibration``). The operator set is raised to 13 where it is
+Ranges come from the calibration data (``_qdq.calibration``); without any, from drawn inputs, brought to what
+batch normalizations keep of their training (``_qdq.unseen``). The operator set is raised to 13 where it is
 older, for scales per channel, and to 21 for activations of 16 bits.
 
 Sources: Jacob et al., 2018; Wu et al., "Integer quantization for deep learning inference: principles and
 empirical evaluation", 2020; QuantizeLinear and DequantizeLinear of the ONNX operator specification.
 
+The bodies of If, Loop and Scan are part of the model: ranges are those of all runs of a body, times those of
+the body in the model, and losses are seen at the model's outputs. What a body reads from outside is quantized
+there, once, and dequantized inside.
+
 Refuses: what the target has no integer kernel for; weights that are computed, are not float32, or hold NaN
-or infinity; activations that the data makes NaN or infinite; what is quantized already; layers in the bodies
-of control flow, whose weights are stored in 8 bits only.
+or infinity; activations that the data makes NaN or infinite; what is quantized already; bodies that the data
+never runs; in bodies, activations whose names other bodies share, and those that decide which body runs.
 """
 
 from __future__ import annotations
@@ -76,6 +82,11 @@ class QuantizeQdq(LossyPass):
         default=1.0, metadata={"help": "1: the fastest choice; 0: nothing runs on integers"}
     )
 
+    store_rest: bool = field(
+        default=True,
+        metadata={"help": "whether weights that stay with floats are stored in 8 bits"},
+    )
+
     def __post_init__(self) -> None:
         """Refuse a strength that is no share.
 
@@ -98,14 +109,16 @@ class QuantizeQdq(LossyPass):
         """The same with a part of the strength."""
         return replace(self, strength=self.strength * strength)
 
-    def unhurried(self) -> QuantizeQdq:
+    def unhurried(self) -> QuantizeQdq | None:
         """The same without the promise of speed: nothing runs on integers."""
-        return replace(self, strength=0.0)
+        return replace(self, strength=0.0) if self.store_rest else None
 
     def propose(self, context: Context) -> Iterator[Choice | Skip]:
         """See the module's docstring."""
         study = self._study(context)
         yield from (Skip(label, why) for label, why in study.refused.items())
+        if study.units and study.evidence.basis:
+            yield Skip("the model", study.evidence.basis)
         chosen = study.path[round((1.0 - self.strength) * (len(study.path) - 1))]
         stored = {name for unit in study.units if unit.uid in chosen for name in _weights(unit)}
         for unit in study.units:
@@ -113,7 +126,7 @@ class QuantizeQdq(LossyPass):
                 yield _on_integers(unit, study, 8 * self._kernels.activations.dtype.itemsize)
             elif unit.kind == "linear":
                 yield Skip(unit.node.label, _reason(unit, study))
-        for entry in self._storing(context).propose(context):
+        for entry in self._storing(context).propose(context) if self.store_rest else ():
             if isinstance(entry, Skip):
                 yield entry
             elif entry.where not in stored:

@@ -14,7 +14,7 @@ operator.) A scale is the one of the least squared error of those that it belong
                 least on the calibration data, given what the others of its channel went to (GPTQ and
                 coordinate descent, see ``numerics.rounding``), and the scale is chosen by what each weight is
                 multiplied with. ``auto`` is that where there is data and fewer than 8 bits, else ``nearest``.
-                Tables, recurrent layers, weights in bodies and shared ones go to the nearest.
+                Tables, recurrent layers and shared weights go to the nearest.
 ``symmetric``   ``false`` gives each scale a zero point: W = (Q - z) s. A block of few weights hardly ever
                 lies evenly about 0; there it takes a quarter off the squared error. ``none``: for blocks.
 ``form``        ``dequantize`` writes DequantizeLinear in front of a MatMul, or of a Gemm without factors and

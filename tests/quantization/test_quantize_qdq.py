@@ -24,6 +24,8 @@ from graphopt.numerics.statistics import Ratio
 from graphopt.optimizer import Result, optimize
 from graphopt.outcome import Outcome
 from graphopt.pass_manager import PassManager
+from graphopt.passes.quantization._output_gaps import output_gap
+from graphopt.passes.quantization._qdq import study
 from graphopt.passes.quantization._qdq.calibration import Method
 from graphopt.passes.quantization._qdq.targets import TARGETS
 from graphopt.passes.quantization.quantize_qdq import OnIntegers, QuantizeQdq
@@ -366,6 +368,76 @@ def test_what_is_known_of_a_model_is_found_out_once() -> None:
     list(step.unhurried().propose(stage.context(model)))
     assert len(machine.asked) == first
     assert machine.asked[0] == (3, False)
+
+
+def studied(monkeypatch: pytest.MonkeyPatch, gap: Any) -> study.Study:
+    """What is known of a model when the losses of whole choices are found in a way of one's own."""
+    found: list[study.Study] = []
+    original = study.Studying.study
+    monkeypatch.setattr(study, "output_gap", gap)
+    monkeypatch.setattr(
+        study.Studying, "study", lambda self: found.append(original(self)) or found[-1]
+    )
+    tried(net())
+    return found[0]
+
+
+def test_choices_are_weighed_as_wholes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+
+    def both(candidate: Model, original: Model, observe: Any) -> float:
+        pairs = [
+            [run(m.to_proto(), feeds, optimized=True)[0][0] for m in (candidate, original)]
+            for feeds in batches(original)
+        ]
+        found, wanted = np.stack(pairs, axis=1).astype(np.float64)
+        seen.append((output_gap(candidate, original, observe), ((found - wanted) ** 2).mean()))
+        seen[-1] = (seen[-1][0], seen[-1][1] / wanted.var())
+        return seen[-1][0]
+
+    known = studied(monkeypatch, both)
+    assert len(seen) >= 3
+    for found, wanted in seen:
+        assert 0 < found == pytest.approx(wanted, rel=0.05)
+    wholes = known.evidence.wholes
+    assert sorted(wholes.values()) == sorted([0.0, *(found for found, _ in seen)])
+    assert [*map(wholes.get, known.path)] == sorted(map(wholes.get, known.path), reverse=True)
+
+
+def test_a_choice_that_loses_less_than_a_slower_one_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The more is rounded, the less is lost: then only the fastest choice and none are left."""
+    sizes: list[int] = []
+
+    def fewer(candidate: Model, original: Model, observe: Any) -> float:
+        sizes.append(sum(node.op == "QuantizeLinear" for node in candidate.graph.nodes))
+        return 1.0 / sizes[-1]
+
+    known = studied(monkeypatch, fewer)
+    assert len(set(sizes)) >= 3
+    assert [len(chosen) for chosen in known.path] == [max(map(len, known.evidence.wholes)), 0]
+
+
+def test_losses_of_wholes_that_cannot_be_measured_are_foreseen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = studied(monkeypatch, lambda *_: np.inf)
+    for chosen, loss in known.evidence.wholes.items():
+        assert loss == pytest.approx(known.problem.loss(chosen))
+    assert len(known.path) >= 3
+
+
+def test_losses_are_measured_on_as_many_samples_as_the_model_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, asked, seen = net(), [], []
+    first = Observer.first
+    monkeypatch.setattr(study, "samples_for", lambda macs, count: asked.append(macs) or 3)
+    monkeypatch.setattr(Observer, "first", lambda self, n: seen.append(n) or first(self, n))
+    tried(model)
+    assert set(asked) == {16 * 4 * 9 * 36 + 16 * 16 * 9 * 36 + 16 * 30}
+    assert seen.count(3) == len(asked) >= 3
 
 
 def test_milder_ones_keep_what_they_are() -> None:

@@ -420,17 +420,27 @@ def test_what_is_rounded_when_units_run_on_integers() -> None:
     assert [tensor.name for tensor in quantized_tensors(units[3:4])] == ["f"]
 
 
-def test_only_the_main_graph_has_units() -> None:
-    body = """
-      h = Conv(x, w)
-      y = If(k) <
-        then_branch = t () => (float[1,8,8,8] p) { p = Conv(h, w) },
-        else_branch = e () => (float[1,8,8,8] q) { q = Neg(h) }
-      >
-    """
+BRANCHES = """
+  h = Conv(x, w)
+  y = If(k) <
+    then_branch = t () => (float[1,8,8,8] p) { {NAME} = Conv(h, w) p = Relu({NAME}) },
+    else_branch = e () => (float[1,8,8,8] q) { m = Conv(h, w) q = Neg(m) }
+  >
+"""
+
+
+def test_bodies_have_units_too() -> None:
     inputs = f"{IMAGE}, float[8,8,1,1] w, bool k"
-    (unit,) = units_of(build(inputs, "float[1,8,8,8] y", body, "w"))
-    assert unit.output.name == "h"
+    units = units_of(build(inputs, "float[1,8,8,8] y", BRANCHES.replace("{NAME}", "c"), "w"))
+    assert [unit.output.name for unit in units] == ["h", "p", "m"]
+
+
+def test_bodies_that_share_names_have_none() -> None:
+    inputs = f"{IMAGE}, float[8,8,1,1] w, bool k"
+    model = build(inputs, "float[1,8,8,8] y", BRANCHES.replace("{NAME}", "m"), "w")
+    assert [unit.output.name for unit in units_of(model)] == ["h"]
+    assert all("several bodies" in why for why in refusals_of(model).values())
+    assert len(refusals_of(model)) == 1  # both have the same label
 
 
 def test_operators_of_other_domains_are_none() -> None:

@@ -244,7 +244,6 @@ def test_ranges_of_every_kind_of_tensor(native, kinds, name, expected) -> None:
     [
         (Request("nothing", RangeSpec()), "no tensor of this name"),
         (Request("", RangeSpec()), "no tensor of this name"),
-        (Request("in_then", RangeSpec()), "body of a control-flow operator"),
         (Request("s", RangeSpec()), "not a tensor of numbers"),
         (Request("t", RangeSpec()), "not a tensor of numbers"),
         (Request("bf", RangeSpec()), "not a tensor of numbers"),

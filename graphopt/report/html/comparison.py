@@ -25,6 +25,7 @@ def section(report: Report, scale: MetricScale) -> Section:
     macs = "multiply-accumulates of one run"
     rows = [
         _cost("File size", "", a.disk_bytes, b.disk_bytes, size),
+        *_packed(report),
         _cost("Weights", "bytes of all constants", a.weight_bytes, b.weight_bytes, size),
         _cost(
             "Run-time bytes", "constants and activations", a.runtime_bytes, b.runtime_bytes, size
@@ -50,6 +51,18 @@ def section(report: Report, scale: MetricScale) -> Section:
     )
     table = Table("All figures before and after", columns, [row for row in rows if row])
     return Section("before-after", "Before and after", "", [table])
+
+
+def _packed(report: Report) -> list[Row | None]:
+    """What is sent or kept instead of the files: the archive, and what symbols by frequency come to."""
+    if report.packing is None:
+        return []
+    a, b = report.packing.before, report.packing.after
+    bound = "order-0 entropy of each tensor's symbols"
+    return [
+        _cost("Packed", "in one file, without loss", a.packed_bytes, b.packed_bytes, size),
+        _cost("Entropy bound", bound, a.bound_bytes, b.bound_bytes, size),
+    ]
 
 
 def _row(

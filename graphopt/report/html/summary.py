@@ -95,6 +95,7 @@ def cards(report: Report, scale: MetricScale) -> Cards:
     before, after = report.input, report.output
     found = [
         _size("File", before.disk_bytes, after.disk_bytes),
+        *_packed(report),
         _size("Weights", before.weight_bytes, after.weight_bytes),
         _count("Nodes", before.nodes, after.nodes),
     ]
@@ -124,6 +125,13 @@ def _size(title: str, before: int, after: int) -> Card:
     return Card(
         title, size(after), size(before), changed(before, after), chart, tone_of(before, after)
     )
+
+
+def _packed(report: Report) -> list[Card]:
+    """The result's archive against the original's."""
+    if report.packing is None:
+        return []
+    return [_size("Packed", report.packing.before.packed_bytes, report.packing.after.packed_bytes)]
 
 
 def _count(title: str, before: int | None, after: int | None, note: str = "") -> Card:

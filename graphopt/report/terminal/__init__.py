@@ -11,7 +11,7 @@ from graphopt.report.terminal.measures import (
     render_sensitivity,
     render_story,
 )
-from graphopt.report.terminal.run import WIDE, render_report
+from graphopt.report.terminal.run import WIDE, render_report, render_written
 
 __all__ = [
     "WIDE",
@@ -23,4 +23,5 @@ __all__ = [
     "render_report",
     "render_sensitivity",
     "render_story",
+    "render_written",
 ]

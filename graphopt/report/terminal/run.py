@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from graphopt.errors import printable
-from graphopt.report.format import change, duration, number, signed, size
+from graphopt.report.format import change, duration, number, signed, size, times
 from graphopt.report.judgement import GateInfo
 from graphopt.report.models import LatencyInfo
 from graphopt.report.terminal.quantized import render_quantized
 from graphopt.report.terminal.tables import STYLES, table_of
 from graphopt.report.tree import Report, StepReport
+
+REASONS = 2
+"""Reasons that are told of a pass that did nothing."""
 
 WIDE = 100
 """Columns from which on a table shows all that it has."""
@@ -26,8 +33,9 @@ def render_report(report: Report, verbose: bool = False, width: int = WIDE) -> R
         verbose: whether to show idle passes and the reasons of refusals too.
         width: columns of the terminal.
     """
-    parts: list[RenderableType] = [_steps(report.steps, verbose, width >= WIDE)]
-    idle = sum(step.status == "unchanged" for step in report.steps)
+    shown = report.steps if verbose else _folded(report.steps)
+    parts: list[RenderableType] = [_steps(shown, report.gates, verbose, width >= WIDE)]
+    idle = sum(step.status == "unchanged" and step.exact for step in report.steps)
     if idle and not verbose:
         parts.append(Text(f"{idle} passes found nothing to do", style="dim"))
     for step in report.steps:
@@ -41,6 +49,8 @@ def render_report(report: Report, verbose: bool = False, width: int = WIDE) -> R
             parts.append(Text(f"{step.name} {what}: {printable(step.eased, 500)}", style="yellow"))
         if step.speed is not None and step.status != "rolled back":
             parts.append(Text(f"{step.name} is {printable(str(step.speed), 500)}"))
+        if step.status == "unchanged" and not step.exact and not verbose:
+            parts.append(Text(f"{step.name} changed nothing: {_refusals(step)}", style="yellow"))
         parts += render_quantized(step, width >= WIDE)
         if step.error:
             parts.append(
@@ -61,12 +71,51 @@ def render_report(report: Report, verbose: bool = False, width: int = WIDE) -> R
     return Group(*parts)
 
 
-def _steps(steps: list[StepReport], verbose: bool, wide: bool) -> Table:
+def _refusals(step: StepReport) -> str:
+    """Why a pass did nothing: its most frequent reasons."""
+    reasons = Counter(skip.why for skip in step.skips).most_common(REASONS)
+    said = [f"{printable(why, 200)} ({count} times)" for why, count in reasons]
+    return "; ".join(said) or "there is nothing that it could change"
+
+
+def _folded(steps: list[StepReport]) -> list[StepReport]:
+    """The steps, with consecutive exact ones as one, where lossy ones are what a reader looks for."""
+    if all(step.exact for step in steps):
+        return steps
+    found: list[StepReport] = []
+    for exact, group in itertools.groupby(steps, key=lambda step: step.exact):
+        run = list(group)
+        found += [_as_one(run)] if exact and len(run) > 1 else run
+    return found
+
+
+def _as_one(steps: list[StepReport]) -> StepReport:
+    """Exact steps as one row."""
+    largest = [s.largest_difference for s in steps if s.largest_difference is not None]
+    busy = [step for step in steps if step.status != "unchanged"]
+    return StepReport(
+        name=f"{len(steps)} exact passes",
+        status="applied" if busy else "unchanged",
+        exact=True,
+        options={},
+        edits=[edit for step in steps for edit in step.edits],
+        skips=[skip for step in steps for skip in step.skips],
+        nodes=sum(step.nodes for step in steps),
+        weight_bytes=sum(step.weight_bytes for step in steps),
+        macs=sum(step.macs for step in steps),
+        seconds=sum(step.seconds for step in steps),
+        largest_difference=max(largest, default=None),
+    )
+
+
+def _steps(steps: list[StepReport], gates: Sequence[GateInfo], verbose: bool, wide: bool) -> Table:
     """One row a pass; on a narrow terminal without what the JSON tells as well."""
-    extra = ("MACs", "largest diff") if wide else ()
+    drops = {gate.step: gate.drop for gate in gates if gate.accepted}
+    extra = ["MACs", "largest diff"] if wide else []
+    extra += ["drop"] if drops else []
     table = table_of("pass", "edits", "skips", "nodes", "bytes", *extra, "time", "status")
     for step in steps:
-        if step.status == "unchanged" and not verbose:
+        if step.status == "unchanged" and step.exact and not verbose:
             continue
         largest = step.largest_difference
         more = (
@@ -80,10 +129,17 @@ def _steps(steps: list[StepReport], verbose: bool, wide: bool) -> Table:
             signed(step.nodes, str(abs(step.nodes))),
             signed(step.weight_bytes, size(abs(step.weight_bytes))),
             *(more if wide else ()),
+            *((_drop(step, drops),) if drops else ()),
             duration(step.seconds),
             Text(step.status, style=STYLES[step.status]),
         )
     return table
+
+
+def _drop(step: StepReport, drops: dict[str, float | None]) -> str:
+    """What the model has lost when a pass is done; empty where it changed nothing."""
+    drop = drops.get(step.name) if step.edits else None
+    return "" if drop is None else f"{100 * drop:.2g} %"
 
 
 def _before_after(report: Report) -> Table:
@@ -95,6 +151,13 @@ def _before_after(report: Report) -> Table:
         ("weights", before.weight_bytes, after.weight_bytes),
     ):
         table.add_row(name, size(a), size(b), change(a, b))
+    if report.packing is not None:
+        first, second = report.packing.before, report.packing.after
+        for name, a, b in (
+            ("packed", first.packed_bytes, second.packed_bytes),
+            ("entropy bound", first.bound_bytes, second.bound_bytes),
+        ):
+            table.add_row(name, size(a), size(b), change(a, b))
     macs = before.macs, after.macs
     table.add_row("MACs", *map(number, macs), change(*macs))
     held = before.runtime_bytes, after.runtime_bytes
@@ -109,6 +172,27 @@ def _before_after(report: Report) -> Table:
         values = (f"{gate.before:.6g}", f"{gate.after:.6g}")
         table.add_row(printable(gate.metric), *values, _points(gate.drop))
     return table
+
+
+def render_written(report: Report, target: str) -> list[Text]:
+    """The end of a run: where its results are, and how much smaller than the original's files.
+
+    Args:
+        report: the report.
+        target: where the result was written to.
+    """
+    original, packing = report.input.disk_bytes, report.packing
+    if packing is not None and packing.after.path == target:
+        return [_written("wrote", target, packing.after.packed_bytes, original)]
+    lines = [_written("wrote", target, report.output.disk_bytes, original)]
+    if packing is not None and packing.after.path:
+        after = packing.after
+        lines.append(_written("packed", after.path, after.packed_bytes, original))
+    return lines
+
+
+def _written(what: str, path: str, now: int, original: int) -> Text:
+    return Text(f"{what} {printable(path)}: {size(now)}{times(original, now)}")
 
 
 def _points(drop: float | None) -> str:

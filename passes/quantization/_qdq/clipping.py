@@ -24,9 +24,10 @@ from graphopt.numerics.streaming import Histogram
 from graphopt.pass_base import Observe
 
 from .calibration import WHOLE, Histograms, Part, Way, scales_of
-from .losses import Key, Rounding, measured_losses
+from .losses import measured_losses
 from .targets import Target
 from .units import Unit, quantized_tensors
+from .variants import Key, Rounding
 
 COARSE = (1.25, 0.5, 0.25)
 """Parts of the covering range that are tried beside the whole of it."""

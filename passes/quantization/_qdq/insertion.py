@@ -5,6 +5,9 @@
     Wq -> DQ -> unit          weights: int8, symmetric, one scale per output channel where the operator can
     bq -> DQ -> unit          bias: int32 of scale s_x s_w, zero point 0, as the sums of the products have
 
+What a body of control flow reads from outside is quantized outside, once, and dequantized inside: a runtime
+fuses what stands in one scope only.
+
 A scale of weights is raised where the bias would not fit into int32 otherwise. QuantizeLinear and
 DequantizeLinear: ONNX operator specification; the scale of the bias: Jacob et al., "Quantization and training
 of neural networks for efficient integer-arithmetic-only inference", 2018.
@@ -14,14 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import discard, insert, new_constant, new_tensor, producer
+from graphopt.ir.nesting import anchor, home, homes
+from graphopt.ir.surgery import Scope, discard, insert, new_constant, new_tensor, producer
 from graphopt.numerics.grids import SMALLEST_SCALE
 
 from .targets import OFFSET, Target
@@ -69,8 +73,13 @@ class Insertion:
     scales: Mapping[str, Scale]
     constants: Mapping[int, Rounded] = field(default_factory=dict)
     roles: dict[int, Role] = field(default_factory=dict)
-    _read: dict[int, gs.Tensor] = field(default_factory=dict)
-    _born: set[int] = field(default_factory=set)
+    _integers: dict[int, gs.Tensor] = field(default_factory=dict)
+    _read: dict[tuple[int, int], gs.Tensor] = field(default_factory=dict)
+    _inputs: dict[int, Scope] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Remember where the inputs of bodies belong."""
+        self._inputs = homes(self.model.graph)
 
     def quantize(self, units: Sequence[Unit]) -> None:
         """Let units run on integers.
@@ -93,15 +102,16 @@ class Insertion:
         raw = new_tensor(graph, f"{tensor.name}_raw")
         integers = new_tensor(graph, f"{tensor.name}_quantized")
         last.outputs = [raw if output is tensor else output for output in last.outputs]
-        self._pair(last, tensor.name, (raw, integers, tensor), behind=True)
-        self._born.add(id(tensor))
+        self._insert("QuantizeLinear", last, tensor.name, (raw, integers), behind=True)
+        self._insert("DequantizeLinear", last, tensor.name, (integers, tensor), behind=True)
+        self._integers[id(tensor)] = integers
+        self._read[id(tensor), id(last.graph)] = tensor
 
     def _read_integers(self, unit: Unit) -> None:
         node = unit.node
         inputs = list(node.inputs)
         for place in unit.reads:
-            if id(inputs[place]) not in self._born:
-                inputs[place] = self._rounded(inputs[place], node)
+            inputs[place] = self._rounded(inputs[place], node)
         scales: np.ndarray | None = None
         if unit.weight == 0:
             inputs[0] = self._constant(inputs[0], node)
@@ -121,28 +131,39 @@ class Insertion:
                 discard(scope, tensor)
 
     def _rounded(self, tensor: gs.Tensor, near: Node) -> gs.Tensor:
-        """A tensor that is computed on floats, rounded; made once for all units that read it."""
-        found = self._read.get(id(tensor))
-        if found is None:
-            made = producer(tensor)
-            integers = new_tensor(self.model.graph, f"{tensor.name}_quantized")
-            found = self._read[id(tensor)] = new_tensor(self.model.graph, f"{tensor.name}_rounded")
-            self._pair(
-                made or near, tensor.name, (tensor, integers, found), behind=made is not None
-            )
+        """An activation, rounded; quantized once, and dequantized once in each scope that reads it."""
+        found = self._read.get((id(tensor), id(near.graph)))
+        if found is not None:
+            return found
+        made, graph = producer(tensor), self.model.graph
+        scope = home(tensor, self._inputs)
+        place = made or (near if scope is None else anchor(near, scope)) or near
+        integers = self._integers.get(id(tensor))
+        if integers is None:
+            integers = self._integers[id(tensor)] = new_tensor(graph, f"{tensor.name}_quantized")
+            pair = (tensor, integers)
+            self._insert("QuantizeLinear", place, tensor.name, pair, behind=made is not None)
+        found = new_tensor(graph, f"{tensor.name}_rounded")
+        inside = place.graph is not near.graph
+        pair, place = (integers, found), near if inside else place
+        behind = made is not None and not inside
+        self._insert("DequantizeLinear", place, tensor.name, pair, behind)
+        self._read[id(tensor), id(near.graph)] = found
         return found
 
-    def _pair(self, near: Node, key: str, tensors: Sequence[gs.Tensor], behind: bool) -> None:
-        """Let the second and the third of some tensors be the first one, quantized and dequantized."""
-        source, integers, result = tensors
-        scale, zero = self._parameters(key, near)
-        for op, read, gives in (
-            ("QuantizeLinear", source, integers),
-            ("DequantizeLinear", integers, result),
-        ):
-            made = insert(near, op, [read, scale, zero], [gives], name=f"{key}/{op}")
-            made.order += 0.5 if behind else -0.5
-            self.roles[made.uid] = Role(op == "QuantizeLinear", key)
+    def _insert(
+        self,
+        op: Literal["QuantizeLinear", "DequantizeLinear"],
+        near: Node,
+        key: str,
+        tensors: tuple[gs.Tensor, gs.Tensor],
+        behind: bool,
+    ) -> None:
+        """Let the second of two tensors be the first one, quantized or dequantized."""
+        read, gives = tensors
+        made = insert(near, op, [read, *self._parameters(key, near)], [gives], name=f"{key}/{op}")
+        made.order += 0.5 if behind else -0.5
+        self.roles[made.uid] = Role(op == "QuantizeLinear", key)
 
     def _parameters(self, name: str, near: Node) -> tuple[Constant, Constant]:
         scale, zero = self.scales[name]

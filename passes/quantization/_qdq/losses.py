@@ -2,33 +2,28 @@
 
     loss = mean over outputs of  E (y' - y)^2 / Var y        y': with that one thing rounded, y: without
 
-It is measured: everything that depends on the rounded tensor is computed a second time, in one model with the
-original, so a run gives what many roundings do. What several roundings do together is foreseen as the sum,
-as of independent noise; the gate judges the whole.
+It is measured: see ``variants``. What several roundings do together is foreseen as the sum, as of independent
+noise, until the choices that this leads to are measured as wholes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
-import onnx_graphsurgeon as gs
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphopt.errors import NativeError
-from graphopt.ir.graph import Constant, Node, Variable
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import insert, new_constant, new_tensor, producer, read_by, tidy
-from graphopt.numerics.streaming import MomentsSpec
+from graphopt.ir.surgery import producer, tidy
+from graphopt.numerics.streaming import Moments, MomentsSpec
 from graphopt.pass_base import Observe
 from graphopt.runtime.observing import Request
 
-from .insertion import Scale
 from .targets import Target
 from .units import Unit
-from .weights import Rounded, rounded
+from .variants import Key, Rounding, Variants
+from .weights import Rounded
 
 SATURATING = ("Softmax", "LogSoftmax", "Sigmoid")
 """Operators before which outputs are compared."""
@@ -36,144 +31,25 @@ SATURATING = ("Softmax", "LogSoftmax", "Sigmoid")
 PASSED = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten")
 """Operators that may stand between these and an output."""
 
-NODES = 6000
-"""Nodes of a model beyond which no further rounding is measured in it."""
+SAMPLES, FEWEST = 16, 4
+"""Samples that a loss is measured on: most, and least."""
 
-SAMPLES = 16
-"""Samples that a loss is measured on."""
-
-Key = Hashable
-"""What is rounded: an activation in one of several ways, or the constants of a unit, by its number."""
+PRODUCTS = 4e12
+"""Multiply-accumulates that the losses of a model may take, a minute or two of one core: a large
+one is measured on fewer samples."""
 
 
-@dataclass(frozen=True)
-class Rounding:
-    """One activation on one grid.
+def samples_for(macs: int, roundings: int) -> int:
+    """How many samples losses are measured on: fewer where a model is large and much is rounded.
 
-    Attributes:
-        key: by which the loss is found.
-        tensor: the name of the activation.
-        scale: its grid.
+    A rounding takes half of a run: what lies behind it is computed once more.
+
+    Args:
+        macs: multiply-accumulates of one run on one sample.
+        roundings: of the model.
     """
-
-    key: Key
-    tensor: str
-    scale: Scale
-
-
-@dataclass
-class _Variants:
-    """A copy of a model in which things are computed a second time, rounded.
-
-    Attributes:
-        model: the copy.
-        outputs: the names of the outputs that are compared.
-        constants: weights as integers, by the number of the unit.
-        differences: by what is rounded, the names of the differences by the name of the output.
-        unknown: what flows into the bodies of control flow when rounded: its loss is not known.
-    """
-
-    model: Model
-    target: Target
-    outputs: Sequence[str]
-    constants: Mapping[int, Rounded]
-    differences: dict[Key, dict[str, str]] = field(default_factory=dict)
-    unknown: set[Key] = field(default_factory=set)
-    order: list[Node] = field(init=False)
-    nodes: dict[int, Node] = field(init=False)
-    tensors: dict[str, gs.Tensor] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Remember the nodes and tensors as they were."""
-        self.order = list(self.model.graph.nodes)
-        self.nodes = {node.uid: node for node in self.order}
-        self.tensors = {t.name: t for node in self.order for t in node.outputs}
-        self.tensors.update((tensor.name, tensor) for tensor in self.model.graph.inputs)
-
-    @property
-    def full(self) -> bool:
-        """Whether there is no room for another one."""
-        return len(self.model.graph.nodes) > NODES
-
-    def add_activation(self, rounding: Rounding) -> None:
-        """Round one activation."""
-        tensor, scale = self.tensors[rounding.tensor], rounding.scale
-        near = producer(tensor) or self.order[0]
-        graph = self.model.graph
-        behind = 0.5 if producer(tensor) is not None else -0.5
-        values = (
-            new_constant(graph, "scale", np.asarray(scale.scale, np.float32)),
-            new_constant(
-                graph, "zero", np.asarray(scale.zero_point, self.target.activations.dtype)
-            ),
-        )
-        read, parameters = tensor, list(values)
-        for op in ("QuantizeLinear", "DequantizeLinear"):
-            made = new_tensor(graph, f"{tensor.name}/{op}")
-            insert(near, op, [read, *parameters], [made]).order += behind
-            read = made
-        self._repeat({id(tensor): read}, rounding.key)
-
-    def add_constants(self, unit: Unit) -> None:
-        """Round the constants of one unit."""
-        node = unit.node
-        inputs = [
-            self._rounded(unit, place, tensor) if isinstance(tensor, Constant) else tensor
-            for place, tensor in enumerate(node.inputs)
-        ]
-        made = new_tensor(self.model.graph, f"{node.outputs[0].name}/rounded")
-        insert(node, node.op, inputs, [made], dict(node.attrs)).order += 0.5
-        self._repeat({id(node.outputs[0]): made}, node.uid)
-
-    def _rounded(self, unit: Unit, place: int, tensor: Constant) -> gs.Tensor:
-        values = tensor.values
-        if unit.kind == "movement" or values.dtype != np.float32:
-            return tensor
-        if place == unit.bias:
-            bias = known.bias if (known := self.constants.get(unit.uid)) is not None else None
-            if bias is None:
-                return tensor
-            changed = bias.astype(np.float32).reshape(values.shape)
-            return new_constant(self.model.graph, tensor.name, changed)
-        if place == unit.weight == 1:
-            axis = unit.channel_axis()
-            known = self.constants.get(unit.uid) or rounded(values, axis, self.target.weights)
-            shape = [1] * values.ndim
-            if axis is not None:
-                shape[axis] = -1
-            made = known.steps * known.scale.reshape(shape)
-        else:
-            grid = self.target.activations
-            own, zero = grid.parameters(values.min(), values.max(), self.target.symmetric)
-            made = grid.dequantized(grid.quantized(values, own, zero), own, zero)
-        return new_constant(self.model.graph, tensor.name, made.astype(np.float32))
-
-    def _repeat(self, seconds: dict[int, gs.Tensor], key: Key) -> None:
-        """Compute all that depends on some tensors once more, from their second version."""
-        graph = self.model.graph
-        for node in self.order:
-            if any(True for _ in node.bodies()) and any(id(t) in seconds for t in read_by(node)):
-                self.unknown.add(key)
-                return
-            if not any(id(tensor) in seconds for tensor in node.inputs):
-                continue
-            if node.outputs and id(node.outputs[0]) in seconds:
-                continue
-            made = [new_tensor(graph, t.name) if t.name else Variable("") for t in node.outputs]
-            inputs = [seconds.get(id(tensor), tensor) for tensor in node.inputs]
-            copy = insert(node, node.op, inputs, made, dict(node.attrs))
-            copy.domain, copy.order = node.domain, node.order + 0.25
-            for old, new in zip(node.outputs, made, strict=True):
-                seconds[id(old)] = new
-        found = {}
-        for name in self.outputs:
-            tensor = self.tensors[name]
-            if id(tensor) in seconds:
-                gap = new_tensor(graph, f"{name}/difference")
-                near = producer(tensor) or self.order[-1]
-                insert(near, "Sub", [seconds[id(tensor)], tensor], [gap]).order += 0.75
-                found[name] = gap.name
-        self.differences[key] = found
+    runs = PRODUCTS / max(macs * roundings / 2, 1)
+    return int(min(max(runs, FEWEST), SAMPLES))
 
 
 def measured_losses(
@@ -193,7 +69,7 @@ def measured_losses(
         activations: to be rounded, one at a time.
         units: of the model, whose constants are to be rounded, one unit at a time.
         target: whose grids they are.
-        observe: gives statistics of tensors.
+        observe: gives statistics of tensors, on as many samples as there are to be.
         constants: weights as integers, by the number of the unit; others are rounded to the nearest.
 
     Returns:
@@ -201,9 +77,8 @@ def measured_losses(
     """
     outputs = compared(model, facts)
     losses: dict[Key, float] = {}
-    few = observe.first(SAMPLES).fused()
     for variants in _chunks(model, activations, units, target, outputs, constants):
-        losses.update(_losses(variants, few))
+        losses.update(_losses(variants, observe.fused()))
     return losses
 
 
@@ -234,16 +109,16 @@ def _chunks(
     target: Target,
     outputs: Sequence[str],
     constants: Mapping[int, Rounded],
-) -> Iterator[_Variants]:
+) -> Iterator[Variants]:
     """Models with as many roundings each as there is room for."""
-    current: _Variants | None = None
+    current: Variants | None = None
     every: list[Rounding | Unit] = [*activations, *filter(_has_constants, units)]
     for wanted in every:
         if current is not None and current.full:
             yield current
             current = None
         if current is None:
-            current = _Variants(model.copy(), target, outputs, constants)
+            current = Variants(model.copy(), target, outputs, constants)
         if isinstance(wanted, Rounding):
             current.add_activation(wanted)
         else:
@@ -263,8 +138,9 @@ def _has_constants(unit: Unit) -> bool:
     return any(isinstance(tensor, Constant) for tensor in unit.node.inputs)
 
 
-def _losses(variants: _Variants, observe: Observe) -> dict[Key, float]:
-    tidy(variants.model.graph)
+def _losses(variants: Variants, observe: Observe) -> dict[Key, float]:
+    for scope in variants.model.scopes():
+        tidy(scope)
     whole = {name: Request(name, MomentsSpec()) for name in variants.outputs}
     gaps = {
         key: {name: Request(gap, MomentsSpec()) for name, gap in pairs.items()}
@@ -276,13 +152,21 @@ def _losses(variants: _Variants, observe: Observe) -> dict[Key, float]:
     except NativeError:
         return dict.fromkeys(gaps, math.inf)
     powers = {name: answers[request].value for name, request in whole.items()}
-    spreads = {name: float(value.variance) for name, value in powers.items() if value is not None}
+    seen = {name: value for name, value in powers.items() if value is not None}
+    spreads = {name: float(value.variance) for name, value in seen.items()}
     found: dict[Key, float] = dict.fromkeys(variants.unknown, math.inf)
     for key, pairs in gaps.items():
         values = {name: answers[request].value for name, request in pairs.items()}
-        errors = {n: math.nan if v is None else float(v.second) for n, v in values.items()}
+        errors = {n: _mean_square(v, seen[n]) for n, v in values.items() if n in seen}
         found[key] = _mean(errors, spreads)
     return found
+
+
+def _mean_square(sums: Moments | None, whole: Moments) -> float:
+    """The mean square of a difference: of its sums in each run; not a number where one is none."""
+    if sums is None or sums.rejected or not whole.count:
+        return math.nan
+    return float(sums.mean * sums.count / whole.count)
 
 
 def _mean(errors: Mapping[str, float], spreads: Mapping[str, float]) -> float:

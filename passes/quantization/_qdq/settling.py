@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
+from graphopt.ir.nesting import nodes_within
 from graphopt.ir.surgery import input_or_none, sole_user, users
 
 from .units import ABSORBED, Unit
@@ -30,7 +31,7 @@ def settled(model: Model, units: Sequence[Unit], chosen: frozenset[int]) -> froz
         units: that may run on integers.
         chosen: those that do, by number.
     """
-    layers = [node for node in model.graph.nodes if node.standard and node.op in TAKEN]
+    layers = [node for node in nodes_within(model.graph) if node.standard and node.op in TAKEN]
     known = {unit.uid: unit for unit in units}
     makers = {id(unit.output): unit for unit in units}
     tried: set[int] = set()
@@ -60,6 +61,8 @@ def _between(node: Node, known: dict[int, Unit], makers: dict[int, Unit], chosen
         return False
     maker, given = makers.get(id(node.inputs[0])), _given(node)
     if maker is None or maker.uid not in chosen or given.is_output:
+        return False
+    if maker.node.graph is not node.graph:
         return False
     if maker.gives_floats and not _read_on_integers(maker.output, known, chosen):
         return False

@@ -14,29 +14,37 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from graphopt.errors import NativeError, OutputError, printable
+from graphopt.ir.costs import known_macs
 from graphopt.ir.frames import Frame, UnprovenError
 from graphopt.ir.graph import Constant
 from graphopt.ir.inference import Facts, infer
 from graphopt.ir.model import Model
+from graphopt.ir.nesting import nodes_within
 from graphopt.ir.opset_raising import objection, raise_opset
 from graphopt.ir.surgery import tidy
-from graphopt.pass_base import Context
+from graphopt.pass_base import Context, Observe
 
+from .._output_gaps import output_gap
 from .calibration import WHOLE, Histograms, Method, Way, histograms, scales_of
 from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
-from .losses import Key, measured_losses
+from .losses import measured_losses, samples_for
 from .racing import Seconds, paying, thinned
 from .settling import settled
 from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
 from .units import Unit, find_units
+from .unseen import as_trained
+from .variants import Key
 from .weights import Rounded, fitted
 
 REVISIONS = 4
 """Choices that are timed at most, to correct the table."""
+
+TRIALS = 4
+"""Ranges that an activation has tried, about."""
 
 LEAST = 4
 """Samples of a half below which ranges are judged on the samples that they come from."""
@@ -50,11 +58,15 @@ class Evidence:
         units: all that the target has kernels for, in order.
         known: the distributions of what they read and give, by name.
         times: what those take that could be timed.
+        wholes: what choices lose, everything that they round together.
+        basis: what ranges rest on where there is no data; empty where there is.
     """
 
     units: Sequence[Unit] = ()
     known: Histograms = field(default_factory=dict)
     times: Problem = field(default_factory=lambda: Problem({}, {}, {}, [], 0.0))
+    wholes: Mapping[frozenset[int], float] = field(default_factory=dict)
+    basis: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +108,8 @@ class Studying:
     target: Target
     method: Method
     model: Model = field(init=False)
+    seen: Model = field(init=False)
+    trained: int = 0
     facts: Facts = field(init=False)
     refused: dict[str, str] = field(default_factory=dict)
     constants: dict[int, Rounded] = field(default_factory=dict)
@@ -112,7 +126,9 @@ class Studying:
         self.refused.update(refused)
         if not units:
             self.refused["the model"] = "nothing in it could run on integers"
-        known = histograms(self.model, units, self.context.observe)
+        source = self.context.observe.source()
+        self.seen, self.trained = as_trained(self.model, source, self.context.observe)
+        known = histograms(self.seen, units, self.context.observe)
         found = units
         units, scales = self._calibrated(units, known)
         forms = self._forms(units, scales)
@@ -125,11 +141,24 @@ class Studying:
         problem = self._table(chosen, forms).problem(losses)
         cuts = (settled(self.model, chosen, part) for part in problem.path())
         path = sorted(dict.fromkeys([best, *cuts]), key=problem.loss, reverse=True)
+        path, wholes = self._weighed(thinned(path, problem), problem, scales)
         seconds: Seconds = {}
         if forms and len(path) > 1:
-            path, seconds = self._raced(path, problem, scales)
-        evidence = Evidence(found, known, self._table(units, forms).problem({}))
+            path, seconds = self._raced(path, scales)
+        times = self._table(units, forms).problem({})
+        evidence = Evidence(found, known, times, wholes, self._basis(source))
         return Study(units, scales, path, problem, self.refused, self.constants, seconds, evidence)
+
+    def _basis(self, source: Model | None) -> str:
+        """What ranges rest on where there is no data."""
+        if source is None:
+            return ""
+        told = (
+            f", brought to the moments that {self.trained} normalizations keep of their training"
+            if self.trained
+            else ""
+        )
+        return f"its ranges were estimated, not seen in data: those of drawn inputs{told}"
 
     def _raise(self) -> str:
         """Raise the operator set where it is too old; why that cannot be."""
@@ -165,21 +194,28 @@ class Studying:
         """How the range of each activation is chosen, and what rounding it loses."""
         assert self.context.observe is not None
         observe, data = self.context.observe, self.context.data
-        search = RangeSearch(self.model, self.facts, self.target, units, known, observe)
+        few = self._few(len(known) * TRIALS)
+        facts = infer(self.seen.graph, self.seen.functions)
+        search = RangeSearch(self.seen, facts, self.target, units, known, few)
         if self.method != "auto" or not units:
             return dict.fromkeys(known, self._way()), search.fixed(self._way()) if units else {}
         half = data.count("calibration") // 2 if data is not None else 0
         if half >= LEAST:
-            search = replace(search, known=histograms(self.model, units, observe.first(half)))
+            search = replace(search, known=histograms(self.seen, units, observe.first(half)))
         return search.best()
 
     def _rounded(self, units: Sequence[Unit]) -> dict[Key, float]:
         """What rounding the constants of units loses, after they were fitted to the integers."""
         assert self.context.observe is not None
-        self.constants = fitted(self.model, units, self.target.weights, self.context.observe)
-        return measured_losses(
-            self.model, self.facts, (), units, self.target, self.context.observe, self.constants
-        )
+        self.constants = fitted(self.seen, units, self.target.weights, self.context.observe)
+        facts, few = infer(self.seen.graph, self.seen.functions), self._few(len(units))
+        return measured_losses(self.seen, facts, (), units, self.target, few, self.constants)
+
+    def _few(self, roundings: int) -> Observe:
+        """What sees the samples that losses of so many roundings are measured on."""
+        assert self.context.observe is not None
+        macs = known_macs(self.model, self.facts, bindings=self.context.sizes)
+        return self.context.observe.first(samples_for(macs, roundings))
 
     def _forms(self, units: Sequence[Unit], scales: Mapping[str, Scale]) -> list[Form]:
         """The model on floats, with linear units and with all units on integers, timed."""
@@ -194,18 +230,34 @@ class Studying:
             self.refused["the model"] = f"its nodes cannot be timed: {error.what}"
             return []
 
-    def _raced(
+    def _weighed(
         self, path: Sequence[frozenset[int]], problem: Problem, scales: Mapping[str, Scale]
+    ) -> tuple[list[frozenset[int]], dict[frozenset[int], float]]:
+        """The choices of a path in the order of what they really lose, all together, and how much that is.
+
+        What roundings lose together is foreseen as the sum of what each loses alone. Where it cannot be
+        measured, that stays the order.
+        """
+        few = self._few(4 * len(path)).fused()
+        losses = dict.fromkeys(path, 0.0)
+        for chosen in filter(None, path):
+            model, _ = self.quantized(chosen, scales)
+            losses[chosen] = output_gap(model, self.model, few)
+        if not all(map(math.isfinite, losses.values())):
+            losses = {chosen: problem.loss(chosen) for chosen in path}
+        return sorted(path, key=lambda chosen: -losses[chosen]), losses
+
+    def _raced(
+        self, path: Sequence[frozenset[int]], scales: Mapping[str, Scale]
     ) -> tuple[list[frozenset[int]], Seconds]:
         """The choices of a path that pay when whole models are timed side by side, and the times of all."""
-        found = thinned(path, problem)
         try:
-            forms = self._timed(found, scales, anew=True)
+            forms = self._timed(path, scales, anew=True)
         except (NativeError, OutputError) as error:
             self.refused["the model"] = f"its choices cannot be timed: {error.what}"
-            return found, {}
+            return list(path), {}
         seconds = {form.chosen: form.profile.total for form in forms}
-        return paying(found, seconds), seconds
+        return paying(path, seconds), seconds
 
     def _timed(
         self,
@@ -231,9 +283,10 @@ class Studying:
         model = self.model.copy()
         facts = infer(model.graph, model.functions)
         units, _ = find_units(model, facts, self.target)
-        inserting = Insertion(model, self.target, scales)
+        inserting = Insertion(model, self.target, scales, self.constants)
         inserting.quantize([unit for unit in units if unit.uid in chosen])
-        tidy(model.graph)
+        for scope in model.scopes():
+            tidy(scope)
         return model, inserting.roles
 
     def _confirmed(self, units: Sequence[Unit], forms: Sequence[Form]) -> list[Unit]:
@@ -271,7 +324,7 @@ class Studying:
         """Elements of activations, by name, as far as they are proven."""
         frame = Frame.of(self.model, self.facts, self.context.sizes)
         found = {}
-        for node in self.model.graph.nodes:
+        for node in nodes_within(self.model.graph):
             for tensor in (*node.inputs, *node.outputs):
                 if tensor.name and not isinstance(tensor, Constant) and tensor.name not in found:
                     try:

@@ -24,9 +24,9 @@ from graphopt.ir.surgery import users
 
 from .choice import Problem, Tensor
 from .insertion import Role
-from .losses import Key
 from .timing import Profile
 from .units import Unit
+from .variants import Key
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from graphopt.ir.graph import Node, Variable
 from graphopt.ir.model import Model
+from graphopt.ir.nesting import nodes_within
 from graphopt.runtime.profiling import NodeSeconds
 
 MARK = re.compile(r"g(\d+):")
@@ -56,20 +57,17 @@ def marked(model: Model) -> Model:
     """A copy whose nodes and inner tensors are named after the numbers of the nodes."""
     copy = model.copy()
     kept = {t.name for t in (*copy.graph.inputs, *copy.graph.outputs)}
-    for node in copy.graph.nodes:
+    for node in nodes_within(copy.graph):
         _mark(node, f"g{node.uid}:", kept)
     return copy
 
 
 def _mark(node: Node, mark: str, kept: Collection[str]) -> None:
-    """Name a node and what it computes; what runs in its bodies is its own."""
+    """Name a node and what it computes."""
     node.name = mark
     for place, tensor in enumerate(node.outputs):
         if tensor.name and tensor.name not in kept and isinstance(tensor, Variable):
             tensor.name = f"{mark}{place}"
-    for number, body in enumerate(node.bodies()):
-        for inner in body.nodes:
-            _mark(inner, f"{mark}{number}.{inner.uid}:", kept)
 
 
 def read_profile(found: Sequence[NodeSeconds]) -> Profile:

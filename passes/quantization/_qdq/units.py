@@ -17,6 +17,7 @@ import onnx_graphsurgeon as gs
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.inference import Facts
 from graphopt.ir.model import Model
+from graphopt.ir.nesting import bodies_of, nodes_within
 from graphopt.ir.surgery import constant, input_or_none, producer, sole_user, users
 
 from .targets import Target
@@ -92,7 +93,9 @@ class Unit:
 
 
 def find_units(model: Model, facts: Facts, target: Target) -> tuple[list[Unit], dict[str, str]]:
-    """The units of the main graph, in order, and why others of the same operators are none.
+    """The units, in order, and why others of the same operators are none.
+
+    Those in the bodies of control flow are among them, those in local functions are not.
 
     Args:
         model: the model.
@@ -105,15 +108,31 @@ def find_units(model: Model, facts: Facts, target: Target) -> tuple[list[Unit], 
     found: list[Unit] = []
     refused: dict[str, str] = {}
     known = {*target.linear, *target.arithmetic, *target.movement}
-    for node in model.graph.nodes:
+    shared = _shared_names(model)
+    for node in nodes_within(model.graph):
         if not node.standard or node.op not in known:
             continue
         unit = _unit(node, facts, target)
+        if isinstance(unit, Unit) and not shared.isdisjoint(
+            tensor.name for tensor in (*unit.inputs, *unit.node.outputs, unit.output)
+        ):
+            unit = "tensors of several bodies have the names of what it reads or computes"
         if isinstance(unit, Unit):
             found.append(unit)
         elif unit:
             refused[node.label] = unit
     return found, refused
+
+
+def _shared_names(model: Model) -> set[str]:
+    """The names that tensors of several bodies have."""
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for body in bodies_of(model.graph):
+        names = {t.name for t in (*body.inputs, *(t for n in body.nodes for t in n.outputs))}
+        shared |= seen & names
+        seen |= names
+    return shared - {""}
 
 
 def _unit(node: Node, facts: Facts, target: Target) -> Unit | str:
