@@ -197,7 +197,9 @@ class Equivalence:
                 for index, (reference, result) in enumerate(zip(expected, outputs, strict=True)):
                     largest = compare_any(reference, result).largest
                     found[index] = max(found[index], largest)
-        for constant in floats:  # models are circles of references and stay until they are looked for
+        for (
+            constant
+        ) in floats:  # models are circles of references and stay until they are looked for
             constant.values = np.empty(0, constant.dtype)
 
     def _compare(self, found: list[dict[str, Any]], noise: list[list[float]] | None) -> Verdict:
