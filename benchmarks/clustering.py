@@ -11,9 +11,9 @@ output channel with a scale of its own, so that they have heavy tails as trained
     cnn          42 convolutions of 512 channels, 3 x 3, two of them in each residual block
 
 ``--data`` gives 32 samples that are drawn, too; without it the metric is none and nothing is observed.
-``--inside`` writes the weights into the model's file, else they lie beside it. Columns: wall time, processor
-time of all processes, the largest resident set of a process, and that less the resident set of the command
-on a model without weights, in multiples of the model's bytes.
+``--inside`` writes the weights into the model's file, else they lie beside it; ``--layers`` makes fewer
+blocks or convolutions. Columns: wall time, processor time of all processes, the largest resident set of one
+of them, and that less what it is where the command only lists its passes, in multiples of the model's bytes.
 """
 
 from __future__ import annotations
@@ -120,6 +120,8 @@ def cnn(convs: int = CONVS) -> onnx.ModelProto:
 
 
 MODELS = {"transformer": transformer, "cnn": cnn}
+SHAPES = {"transformer": (TOKENS, WIDTH), "cnn": (CHANNELS, PIXELS, PIXELS)}
+"""Of a sample."""
 
 
 class Cost(NamedTuple):
@@ -131,21 +133,25 @@ class Cost(NamedTuple):
     resident: int
 
 
-def run(model: Path, data: Path | None, more: list[str]) -> Cost:
-    """Cluster a model into 8 values for each tensor, with nothing cached."""
-    command = [sys.executable, "-m", "graphopt", "optimize", str(model)]
-    command += ["-o", str(model.with_suffix(".out.onnx")), "--pass", "cluster-weights:clusters=8"]
-    command += ["--max-drop", "none", "--data", str(data)] if data else []
+def run(arguments: list[str]) -> Cost:
+    """Run the command with nothing cached; what it says goes nowhere."""
+    command = [sys.executable, "-m", "graphopt", *arguments]
     with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "XDG_CACHE_HOME": cache}
         start = time.perf_counter()
-        process = subprocess.Popen(
-            [*command, *more], cwd=ROOT, env={**os.environ, "XDG_CACHE_HOME": cache}
-        )
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     cpu = usage.ru_utime + usage.ru_stime
     return Cost(process.returncode, wall, cpu, usage.ru_maxrss * 1024)
+
+
+def clustered(model: Path, data: Path | None) -> list[str]:
+    """Arguments that let the tensors of a model take 8 values each."""
+    target = model.with_suffix(".out.onnx")
+    found = ["optimize", str(model), "-o", str(target), "--pass", "cluster-weights:clusters=8"]
+    return [*found, "--max-drop", "none", "--data", str(data)] if data else found
 
 
 def prepared(name: str, folder: Path, size: int | None, inside: bool) -> tuple[Path, Path]:
@@ -162,7 +168,7 @@ def prepared(name: str, folder: Path, size: int | None, inside: bool) -> tuple[P
     path, data = folder / f"{name}.onnx", folder / "data.npz"
     location = None if inside else f"{name}.data"
     onnx.save(made, path, save_as_external_data=not inside, location=location)
-    shape = [n.dim_value for n in made.graph.input[0].type.tensor_type.shape.dim[1:]]
+    shape = SHAPES[name]
     x = np.random.default_rng(2).standard_normal((SAMPLES, *shape)).astype(np.float32)
     np.savez(data, x=x)
     return path, data
@@ -185,29 +191,24 @@ def main() -> None:
     parser.add_argument("--data", action="store_true")
     parser.add_argument("--inside", action="store_true")
     parser.add_argument("--folder", type=Path, help="to write to and keep; a temporary one")
-    given, more = parser.parse_known_args()
+    parser.add_argument("--layers", type=int, help="blocks or convolutions; of 100 million weights")
+    given = parser.parse_args()
+    empty = run(["passes", "list"])
     print("| model | weights | data | s | CPU s | peak MiB | of the model |")
     print("| --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for name, data, inside in cases(given):
         with tempfile.TemporaryDirectory() as made:
             folder = given.folder or Path(made)
             folder.mkdir(exist_ok=True)
-            empty = run(*_inputs(name, folder, 0, inside, data), ["-q"])
-            path, samples = _inputs(name, folder, None, inside, data)
-            size = sum(file.stat().st_size for file in path.parent.glob(f"{name}.[od]*[xa]"))
-            cost = run(path, samples, more)
+            path, samples = prepared(name, folder, given.layers, inside)
+            size = path.stat().st_size
+            size += 0 if inside else path.with_suffix(".data").stat().st_size
+            cost = run(clustered(path, samples if data else None))
         share = (cost.resident - empty.resident) / size
         row = [name, "inside" if inside else "beside", "32 samples" if data else "none"]
         row += [f"{cost.wall:.0f}", f"{cost.cpu:.0f}", f"{cost.resident / 2**20:.0f}"]
         row += [f"{share:.2f}" if not cost.status else f"exit status {cost.status}"]
         print(f"| {' | '.join(row)} |", flush=True)
-
-
-def _inputs(
-    name: str, folder: Path, size: int | None, inside: bool, data: bool
-) -> tuple[Path, Path | None]:
-    path, samples = prepared(name, folder, size, inside)
-    return path, samples if data else None
 
 
 if __name__ == "__main__":

@@ -377,7 +377,8 @@ def test_without_merging_is_the_next_level() -> None:
     said = [choice.what.removeprefix("takes ") for choice in choices]
     assert said[:3] == ["at most 16 values", "16 values", "32 values"]
     for before, after in itertools.pairwise(choices):
-        assert before.level < after.level and before.loss >= after.loss
+        assert before.level < after.level
+        assert before.loss >= after.loss * (1 - 1e-9)
 
 
 def test_zeros_stay_when_clusters_are_merged() -> None:

@@ -99,7 +99,7 @@ class Stored(LazyValues):
         Raises:
             ModelError: the stored bytes do not fit the declared shape.
         """
-        if self._array is None or self.region is not None:
+        if self._array is None:
             try:
                 array = self._decode()
             except ModelError:
@@ -111,6 +111,8 @@ class Stored(LazyValues):
                 ) from error
             array = array.view()
             array.flags.writeable = False
+            if self.region is not None:
+                return array
             self._array = array
         return self._array
 

@@ -14,6 +14,7 @@ from graphopt.numerics.allocation import (
     Allocation,
     Table,
     UnreachableError,
+    efficient,
     greedy,
     lower_bound,
 )
@@ -221,3 +222,11 @@ def test_nothing_to_narrow() -> None:
     assert allocate_widths(chain.losses, chain.savings, 0).levels == (4,)
     with pytest.raises(UnreachableError, match="at most 0"):
         allocate_widths(chain.losses, chain.savings, 1, multiples=8)
+
+
+def test_only_levels_on_the_hull_are_efficient() -> None:
+    losses = np.array([0.0, 1.0, 1.9, 5.0, 9.0, 3.0])
+    savings = np.array([0.0, 4.0, 5.0, 8.0, 9.0, 4.5])
+    assert efficient(Table(losses, savings)) == [0, 1, 2, 3, 4]
+    assert efficient(Table(losses, -savings)) == [0]
+    assert efficient(Table(losses[[3, 0, 5]], savings[[3, 0, 5]])) == [1, 0]
