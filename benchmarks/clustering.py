@@ -160,8 +160,8 @@ def prepared(name: str, folder: Path, size: int | None, inside: bool) -> tuple[P
     make = MODELS[name]
     made = make() if size is None else make(size)
     path, data = folder / f"{name}.onnx", folder / "data.npz"
-    beside = {} if inside else {"save_as_external_data": True, "location": f"{name}.data"}
-    onnx.save(made, path, **beside)
+    location = None if inside else f"{name}.data"
+    onnx.save(made, path, save_as_external_data=not inside, location=location)
     shape = [n.dim_value for n in made.graph.input[0].type.tensor_type.shape.dim[1:]]
     x = np.random.default_rng(2).standard_normal((SAMPLES, *shape)).astype(np.float32)
     np.savez(data, x=x)

@@ -3,7 +3,7 @@
     python -m benchmarks.fetch
     python -m benchmarks.quantization prepare FOLDER --lab LAB
     python -m benchmarks.quantization run FOLDER --pass quantize-qdq [-- --metric cosine]
-    python -m benchmarks.quantization run FOLDER --recipe small        # or default, fast-cpu, deep-compression
+    python -m benchmarks.quantization run FOLDER --recipe small      # or another
     python -m benchmarks.quantization measure FOLDER/rec CANDIDATE.onnx ...
 
 ``prepare`` makes a folder for each task: the model, ``calib.npz`` and ``eval.npz``

@@ -14,7 +14,7 @@ from graphopt.packing import pack
 from graphopt.packing.format import SUFFIX
 from graphopt.packing.summary import PackSummary
 from graphopt.packing.unpacker import has_magic
-from graphopt.report import PackedInfo
+from graphopt.report import PackedInfo, PackingInfo
 
 
 def archive_path(output: str | os.PathLike[str]) -> Path:
@@ -48,6 +48,13 @@ def packed_original(model: Model) -> PackedInfo:
         return _aside(model, "model")
     with tempfile.TemporaryDirectory(prefix="graphopt-") as folder:
         return _info(pack(model.path, Path(folder, f"model{SUFFIX}")))
+
+
+def compared_packed(
+    before: PackedInfo | None, result: Model, output: str | os.PathLike[str] | None
+) -> PackingInfo | None:
+    """The result packed, beside the original; None where that was not packed. See ``packed_result``."""
+    return None if before is None else PackingInfo(before, packed_result(result, output))
 
 
 def packed_result(model: Model, output: str | os.PathLike[str] | None) -> PackedInfo:

@@ -11,7 +11,7 @@ from typing import Any
 
 from graphopt._version import __version__
 from graphopt.admission import admit, checked
-from graphopt.archiving import packed_original, packed_result, require_apart
+from graphopt.archiving import compared_packed, packed_original, require_apart
 from graphopt.assessment import Assessment, data_info
 from graphopt.description import describe, verdict_info
 from graphopt.drawing import describe_graphs
@@ -26,7 +26,7 @@ from graphopt.quality.data import Dataset, first_feeds, timed_feeds
 from graphopt.quality.equivalence import Equivalence, Verdict
 from graphopt.quality.gate import GateVerdict
 from graphopt.quality.synthetic import SyntheticObserver, synthetic
-from graphopt.report import SCHEMA, GateInfo, LatencyInfo, PackedInfo, PackingInfo, Report
+from graphopt.report import SCHEMA, GateInfo, LatencyInfo, Report
 from graphopt.request import Request, running_native
 from graphopt.runtime.blas import threads
 from graphopt.runtime.environment import environment
@@ -71,7 +71,10 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         found = run.findings()
     if request.provenance and run.outcome.model is not request.model:
         run.outcome.model = _told(run.outcome)
-    packed = _packed_first(request)
+    packed = None
+    if request.pack:
+        request.listener(Progress("packing"))
+        packed = packed_original(request.model)  # before the result may be written over it
     written = None
     if output is not None:
         request.listener(Progress("writing"))
@@ -92,25 +95,10 @@ def execute(request: Request, output: str | os.PathLike[str] | None) -> tuple[Re
         exit_code=BudgetError.exit_code if request.strict and run.dropped else 0,
         simplification=after.disk_bytes / before.disk_bytes if before.disk_bytes else None,
         seed=request.seed,
-        packing=_packed_last(packed, run.outcome.model, output),
+        packing=compared_packed(packed, run.outcome.model, output),
         **found,
     )
     return report, run.outcome.model
-
-
-def _packed_first(request: Request) -> PackedInfo | None:
-    """The original, packed where that is asked for; the result may be written over it later."""
-    if not request.pack:
-        return None
-    request.listener(Progress("packing"))
-    return packed_original(request.model)
-
-
-def _packed_last(
-    before: PackedInfo | None, result: Model, output: str | os.PathLike[str] | None
-) -> PackingInfo | None:
-    """The result packed, where the original was."""
-    return None if before is None else PackingInfo(before, packed_result(result, output))
 
 
 def _calibration(dataset: Dataset, most: int | None = None) -> Stream:
@@ -150,7 +138,9 @@ class _Run:
 
     @property
     def dropped(self) -> list[str]:
-        """Lossy passes that were left out because nothing that they do keeps to the budget."""
+        """Lossy passes that were named and left out, because nothing that they do keeps to the budget."""
+        if not self.request.named:
+            return []
         return [s.name for s in self.outcome.steps if not s.exact and s.status == "rolled back"]
 
     def passes(self) -> None:

@@ -46,6 +46,8 @@ class LossyPass(Pass):
     Attributes:
         share: the part of the budget that the estimated loss of the result may come to, with all that earlier
             passes lost. Less than 1 leaves something to the passes behind.
+        ease: whether milder forms are tried where the result loses too much. Each of them takes about as
+            long as the first; without them the pass is left out at once.
         faster: whether the result is timed and only kept where it is faster, whatever else the pass promises.
     """
 
@@ -59,6 +61,11 @@ class LossyPass(Pass):
             "help": "the part of the budget that may be used up when this pass is done",
             "within": (0.0, 1.0),
         },
+    )
+    ease: bool = field(
+        default=True,
+        kw_only=True,
+        metadata={"help": "whether milder forms are tried where it loses too much"},
     )
     faster: bool = field(
         default=False,

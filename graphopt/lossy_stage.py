@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Protocol
 from graphopt.easing import relaxations, summary_of
 from graphopt.errors import GraphoptError, NativeError
 from graphopt.lossy_pass import Choice, LossyPass, strongest
-from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report
+from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report, undone
 from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
 from graphopt.quality.gate import GateVerdict, percent
-from graphopt.report import EditInfo, QuantizedInfo, SpeedInfo
+from graphopt.report import EditInfo, SpeedInfo
 from graphopt.stage import Stage, StageRun
 
 if TYPE_CHECKING:
@@ -113,14 +113,6 @@ class _Edits:
         return self._stage.run(self._start, frozenset((self._step.name, uid) for uid in vetoed))
 
 
-def _undone(row: QuantizedInfo, why: str) -> QuantizedInfo:
-    """What is told of a node whose numbers were chosen and taken back."""
-    if row.computes == "floats":
-        return row
-    back = f"{row.precision} was taken back: {why}"
-    return replace(row, computes="floats", precision="float", why=back, output=None, weights=[])
-
-
 def _at_full_strength(plan: Plan) -> Candidate:
     chosen = strongest(plan.choices)
     return Candidate(plan.build(chosen) if chosen else plan.idle, chosen)
@@ -141,6 +133,7 @@ class LossyTrial:
     outcome: Outcome
     step: Pass = field(init=False)
     verdict: GateVerdict | None = None
+    raced: tuple[StageRun, SpeedInfo] | None = None
 
     def __post_init__(self) -> None:
         """Take the one pass that the stage holds."""
@@ -159,20 +152,35 @@ class LossyTrial:
             why = f"{type(error).__name__}: {error}"
             self.outcome.steps.append(replace(report, status="failed", error=why))
             return
+        if self._is_idle_haste(full):
+            return
         gate = self.manager.gate
         if gate is None or not full.run.edits or self._passes(gate, full.run, "at full strength"):
             self._keep(full)
             return
         first = self.verdict
-        if not (self._ease_strength(gate) or self._ease_places(gate, plan)):
+        tried = not isinstance(self.step, LossyPass) or self.step.ease
+        if not (tried and (self._ease_strength(gate) or self._ease_places(gate, plan))):
             why = first.why if first is not None else ""
-            how = f"nothing that it does keeps to the budget; at full strength: {why}"
-            self._leave_out(full.run, why, how)
+            what = (
+                "nothing that it does keeps to the budget; at" if tried else "it loses too much at"
+            )
+            self._leave_out(full.run, why, f"{what} full strength: {why}")
 
     def _plan(self, step: Pass) -> Plan:
         if isinstance(step, LossyPass):
             return _Proposals(self.stage, step, self.outcome)
         return _Edits(self.stage, step, self.outcome)
+
+    def _is_idle_haste(self, full: Candidate) -> bool:
+        """Leave out what must be faster and is not, before the gate: each verdict makes that stricter."""
+        if not (isinstance(self.step, LossyPass) and self.step.faster):
+            return False
+        speed = self._timed(full)
+        if speed is None or speed.faster:
+            return False
+        self._leave_out(full.run, str(speed), str(speed), speed)
+        return True
 
     def _ease_strength(self, gate: LossJudge) -> bool:
         """Find the largest strength that passes, by bisection; False where there is none."""
@@ -307,6 +315,8 @@ class LossyTrial:
         promised = isinstance(step, LossyPass) and step.promises_of(found.chosen)
         if not (promised or (isinstance(step, LossyPass) and step.faster)) or not found.run.edits:
             return None
+        if self.raced is not None and self.raced[0] is found.run:
+            return self.raced[1]
         self._say(f"{self.step.name}: timing the model before and after")
         race = self.manager.race
         timed = (
@@ -314,9 +324,10 @@ class LossyTrial:
             if race is None
             else race(self.outcome.model, found.run.model)
         )
-        if not promised:
-            return timed
-        return replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
+        if promised:
+            timed = replace(timed, predicted=1.0 - sum(choice.saving for choice in found.chosen))
+        self.raced = found.run, timed
+        return timed
 
     def _leave_out(
         self, run: StageRun, why: str, eased: str, speed: SpeedInfo | None = None
@@ -331,7 +342,7 @@ class LossyTrial:
                 eased=eased,
                 seconds=report.seconds,
                 speed=speed,
-                quantized=[_undone(row, why) for row in report.quantized],
+                quantized=[undone(row, why) for row in report.quantized],
             )
         )
 

@@ -112,6 +112,7 @@ def optimize(
         metric=metric,
         budget=budget or Budget(),
         strict=strict,
+        named=passes is not None or recipe is not None,
         running=running or Running(seconds=limits.request_seconds),
         latency=latency,
         pack=chosen.pack if pack is None else pack,

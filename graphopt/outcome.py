@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from graphopt.ir.model import Model
@@ -107,6 +107,14 @@ def step_report(step: Pass, run: StageRun) -> StepReport:
         removed=run.removed.get(step.name, []),
         quantized=[row for row in rows if isinstance(row, QuantizedInfo)],
     )
+
+
+def undone(row: QuantizedInfo, why: str) -> QuantizedInfo:
+    """What is told of a node whose numbers were chosen and taken back."""
+    if row.computes == "floats":
+        return row
+    back = f"{row.precision} was taken back: {why}"
+    return replace(row, computes="floats", precision="float", why=back, output=None, weights=[])
 
 
 def gate_info(verdict: GateVerdict, step: str, what: str, accepted: bool) -> GateInfo:

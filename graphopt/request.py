@@ -28,7 +28,11 @@ NATIVE_BYTES = 3 << 30
 
 @dataclass(frozen=True)
 class Request:
-    """What a run is asked for; see ``graphopt.optimize``."""
+    """What a run is asked for; see ``graphopt.optimize``.
+
+    Attributes:
+        named: whether the caller named what is to run; what was not asked for may well be left out.
+    """
 
     model: Model
     recipe: Recipe
@@ -37,6 +41,7 @@ class Request:
     metric: str | Metric | None
     budget: Budget
     strict: bool
+    named: bool
     running: Running
     latency: bool
     pack: bool

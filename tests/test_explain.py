@@ -13,8 +13,10 @@ import pytest
 from graphopt import cli
 from graphopt.errors import UsageError
 from graphopt.explain import METADATA_KEY, explain, load_steps, pack, unpack
+from graphopt.outcome import undone
 from graphopt.report import (
     EditInfo,
+    HistogramInfo,
     QuantizedInfo,
     RangeInfo,
     SkipInfo,
@@ -151,3 +153,32 @@ def test_provenance_is_written_once(tmp_path) -> None:
         assert cli.run([str(entry) for entry in given]) == 0
     keys = [entry.key for entry in onnx.load(second).metadata_props]
     assert keys.count(METADATA_KEY) == 1
+
+
+def rows() -> list[QuantizedInfo]:
+    seen = HistogramInfo([0.0, 1.0], [3])
+    grid = RangeInfo("y", 0.0, 1.0, 1 / 255, 0, 256, 0.0, 1.0, 1.0, 0.0, 0.0, "minmax", 1e-4, seen)
+    weight = StoredInfo("w", 8, 0, "in int8", 40.0)
+    return [
+        QuantizedInfo("c", "Conv", "integers", "u8s8", "it is faster", "y", output=grid),
+        QuantizedInfo("m", "MatMul", "stored", "float, stored in 8 bits", "why", weights=[weight]),
+        QuantizedInfo("r", "Relu", "floats", "float", "nothing is gained"),
+    ]
+
+
+def test_the_metadata_tells_in_which_numbers_nodes_compute() -> None:
+    step = StepReport("quantize-qdq", "applied", False, {}, quantized=rows())
+    (found,) = unpack(pack([step]))
+    assert [row.node for row in found.quantized] == ["c", "m", "r"]
+    assert found.quantized[0].output is not None
+    assert found.quantized[0].output.histogram is None
+    assert found.quantized[1] == step.quantized[1]
+    assert explain([found], "c").events == explain([step], "c").events
+
+
+def test_rows_of_what_was_taken_back_say_so() -> None:
+    first, second, third = (undone(row, "it is slower") for row in rows())
+    assert (first.computes, first.precision, first.output) == ("floats", "float", None)
+    assert first.why == "u8s8 was taken back: it is slower"
+    assert (second.computes, second.weights) == ("floats", [])
+    assert third == rows()[2]

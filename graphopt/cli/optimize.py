@@ -225,7 +225,8 @@ def _tell(result: Result, html: str | None, json_path: str | None, target: Path 
         console = said.console()
         console.print(render_report(report, said.verbosity > 0, console.width))
         if target is not None:
-            console.print(render_written(report, str(target)), soft_wrap=True)
+            for line in render_written(report, str(target)):
+                console.print(line, soft_wrap=True)
         if html is not None:
             console.print(f"report {printable(html)}", soft_wrap=True)
 

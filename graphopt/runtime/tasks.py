@@ -40,6 +40,7 @@ class Tasks:
         threads: int = 1,
         provider: str = "cpu",
         integers: bool = True,
+        fold: bool = True,
     ) -> list[str]:
         """Open a session under a key.
 
@@ -51,6 +52,7 @@ class Tasks:
             threads: threads for one operator.
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
             integers: whether its optimizations may compute on integers.
+            fold: whether they may compute constants in advance and hold them.
 
         Returns:
             The names of the model's outputs.
@@ -65,7 +67,7 @@ class Tasks:
             self.sessions[key] = ReferenceEvaluator(proto)
             return list(self.sessions[key].output_names)
         session = open_session(
-            model, optimize, threads, Provider.parse(provider), integers=integers
+            model, optimize, threads, Provider.parse(provider), integers=integers, fold=fold
         )
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]
@@ -211,7 +213,9 @@ class Tasks:
         self, key: str, feeds: Feeds | str
     ) -> dict[tuple[int, str], list[tuple[int, ...]]]:
         """The shapes of what is observed, on a batch or the path of one, in each run of its scope."""
-        found: dict[tuple[int, str], list[tuple[int, ...]]] = self.sessions[key].shapes(arrays_of(feeds))
+        found: dict[tuple[int, str], list[tuple[int, ...]]] = self.sessions[key].shapes(
+            arrays_of(feeds)
+        )
         return found
 
     def observe_run(self, key: str, feeds: Feeds | str) -> None:

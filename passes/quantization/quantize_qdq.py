@@ -6,7 +6,7 @@ A model in the QDQ form is a standard ONNX model: floats, rounded to a grid at b
 runtime that has a kernel for the integers between two ends fuses them (see ``_qdq.targets``); where it has
 none, the rounding costs time and gains nothing. So what runs on integers is chosen by measurement: of the
 times that each operator takes on this machine, on floats and on integers, and of what rounding each
-activation and each weight loses at the outputs (``_qdq.choice``: a minimum cut; ``_qdq.study``). Milder
+activation and each weight loses at the outputs (``_qdq.choice``: a minimum cut; ``_qdq.studying``). Milder
 strengths pay less time for less loss. Weights that stay with floats are stored in 8 bits all the same, in the
 form that runtimes fold when they load a model: see ``quantize-weights``. ``store_rest=false`` leaves them to
 the passes behind, as to ``cluster-weights``.
@@ -42,7 +42,8 @@ from graphopt.pass_base import Context, Edit, Finding, Remark, Skip
 from ._qdq.calibration import Method
 from ._qdq.insertion import Insertion
 from ._qdq.notes import Telling
-from ._qdq.study import Study, Studying
+from ._qdq.study import Study
+from ._qdq.studying import Studying
 from ._qdq.targets import TARGETS, Activations, Target, TargetName, Weights
 from ._qdq.units import Unit, find_units
 from .quantize_weights import QuantizeWeights

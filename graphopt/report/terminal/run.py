@@ -174,7 +174,7 @@ def _before_after(report: Report) -> Table:
     return table
 
 
-def render_written(report: Report, target: str) -> RenderableType:
+def render_written(report: Report, target: str) -> list[Text]:
     """The end of a run: where its results are, and how much smaller than the original's files.
 
     Args:
@@ -183,16 +183,16 @@ def render_written(report: Report, target: str) -> RenderableType:
     """
     original, packing = report.input.disk_bytes, report.packing
     if packing is not None and packing.after.path == target:
-        return _written("wrote", target, packing.after.packed_bytes, original)
+        return [_written("wrote", target, packing.after.packed_bytes, original)]
     lines = [_written("wrote", target, report.output.disk_bytes, original)]
     if packing is not None and packing.after.path:
         after = packing.after
         lines.append(_written("packed", after.path, after.packed_bytes, original))
-    return Group(*lines)
+    return lines
 
 
 def _written(what: str, path: str, now: int, original: int) -> Text:
-    return Text(f"{what} {printable(path)}: {size(now)}{times(original, now)}", overflow="fold")
+    return Text(f"{what} {printable(path)}: {size(now)}{times(original, now)}")
 
 
 def _points(drop: float | None) -> str:
