@@ -211,7 +211,11 @@ class _Run:
     def _drawn(self) -> Observer:
         self.request.listener(Progress("drawing inputs to observe with"))
         drawn = synthetic(self.judge, self.request.seed)
-        return self._observer(Stream(lambda: drawn), drawn.digest)
+        return self._observer(
+            Stream(lambda: drawn),
+            drawn.digest,
+            lambda samples: Stream(lambda: drawn.first(samples)),
+        )
 
     def _observer(
         self, batches: Stream, digest: str, part: Callable[[int], Stream] | None = None

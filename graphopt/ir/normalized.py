@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import onnx_graphsurgeon as gs
 
-from graphopt.ir.graph import Node
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.model import Model
-from graphopt.ir.surgery import constant
+from graphopt.ir.surgery import constant, producer
 
 
 class ChannelMoments(NamedTuple):
@@ -50,7 +51,7 @@ def normalized_moments(model: Model) -> dict[str, ChannelMoments]:
 
 
 def _moments(node: Node) -> ChannelMoments | None:
-    parameters = [constant(tensor) for tensor in node.inputs[1:5]]
+    parameters = [_held(tensor) for tensor in node.inputs[1:5]]
     if len(parameters) < 4 or any(values is None for values in parameters):
         return None
     gamma, beta, _, variance = (np.asarray(values, np.float64) for values in parameters)
@@ -59,3 +60,12 @@ def _moments(node: Node) -> ChannelMoments | None:
         deviation = np.abs(gamma) * np.sqrt(variance / (variance + epsilon))
     known = np.isfinite(beta).all() and np.isfinite(deviation).all()
     return ChannelMoments(beta, deviation, str(node.inputs[0].name)) if known else None
+
+
+def _held(tensor: gs.Tensor) -> np.ndarray | None:
+    """The values of a constant, also of one that a node holds; None for anything else."""
+    made = producer(tensor)
+    if made is None or made.op != "Constant" or not made.standard:
+        return constant(tensor)
+    value = made.attrs.get("value")
+    return value.values if isinstance(value, Constant) else None

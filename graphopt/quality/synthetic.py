@@ -65,12 +65,20 @@ class Synthetic:
 
     def __len__(self) -> int:
         """The number of batches."""
-        varied = [entry for entry in self.drawn if entry.varied]
-        if not varied:
+        if not any(entry.varied for entry in self.drawn):
             return len(self.given)
-        samples = next((entry.shape[0] for entry in varied if len(entry.shape) > 1), 1)
         fitting = TOTAL_BYTES // max(sum(entry.nbytes for entry in self.drawn), 1)
-        return max(min(math.ceil(SAMPLES / samples), fitting), 1)
+        return max(min(math.ceil(SAMPLES / self._samples), fitting), 1)
+
+    @property
+    def _samples(self) -> int:
+        """Of one batch, as far as can be told."""
+        varied = (entry.shape for entry in self.drawn if entry.varied)
+        return next((shape[0] for shape in varied if len(shape) > 1), 1)
+
+    def first(self, samples: int) -> Iterator[Feeds]:
+        """The batches of about so many samples, from the start."""
+        return itertools.islice(self, -(-samples // max(self._samples, 1)))
 
     def batch(self, number: int) -> Feeds:
         """One batch; it depends on the seed and the number alone."""

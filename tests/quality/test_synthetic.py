@@ -122,6 +122,14 @@ def test_the_digest_tells_the_recipe_from_another(native, monkeypatch) -> None:
     assert found.digest != before
 
 
+def test_a_part_is_the_start_of_all(native) -> None:
+    found = drawn(passing("float[N,3,24,20] x"), native)
+    part = list(found.first(BATCH + 1))
+    assert len(part) == 2 < len(found)
+    for one, two in zip(part, found, strict=False):
+        np.testing.assert_array_equal(one["x"], two["x"])
+
+
 def test_large_inputs_come_batch_by_batch_and_no_more_than_a_bound() -> None:
     class Counted(Drawing):
         made = 0

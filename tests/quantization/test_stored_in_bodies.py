@@ -121,3 +121,11 @@ def test_weights_of_recurrent_layers_are_stored_in_few_bits(text: str, bits: int
     exact = executed(model, {"x": x})
     limit = 1e-3 if bits == 8 else 5e-2
     assert np.mean((executed(found, {"x": x}) - exact) ** 2) < limit * exact.var()
+
+
+@pytest.mark.parametrize("text", [LSTM, GRU])
+def test_that_recurrent_layers_stay_on_floats_is_said(text: str) -> None:
+    data = {"x": np.random.default_rng(0).standard_normal((8, 5, 1, 16)).astype(np.float32)}
+    model = parse(text, ("w", "r", "b"))
+    step = optimize(model, passes=["quantize-qdq"], data=data, budget=FREE).report.steps[-1]
+    assert any("no integer kernel for" in skip.why for skip in step.skips)

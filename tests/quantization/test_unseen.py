@@ -105,6 +105,17 @@ def test_what_a_normalization_gave_in_training_is_known(network: Model, native: 
         np.testing.assert_allclose(moments.deviation, np.sqrt(seen.variance), rtol=1e-3)
 
 
+def test_parameters_may_be_held_by_nodes() -> None:
+    body = """
+      s = Constant<value = float[2] {2, 3}>() h = Constant<value = float[2] {1, -1}>()
+      y = BatchNormalization<epsilon = 0.0>(x, s, h, h, v)
+    """
+    model = build("float[N,2,4] x, float[2] v", "float[N,2,4] y", body, v=[4, 9])
+    (moments,) = normalized_moments(model).values()
+    assert moments.mean.tolist() == [1, -1]
+    assert moments.deviation.tolist() == [2, 3]
+
+
 def test_ranges_come_closer_to_those_of_data(network: Model, native: Native) -> None:
     model = folded(network)
     assert "BatchNormalization" not in {node.op for node in model.graph.nodes}

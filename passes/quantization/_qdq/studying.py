@@ -36,7 +36,7 @@ from .study import Evidence, Study
 from .table import Form, Table
 from .targets import Target
 from .timing import marked, read_profile
-from .units import Unit, find_units
+from .units import Unit, find_units, recurrent_layers
 from .unseen import as_trained
 from .variants import Key
 from .weights import Rounded, fitted
@@ -80,7 +80,7 @@ class Studying:
             return Study([], {}, [frozenset()], Problem({}, {}, {}, [], 0.0), self.refused)
         self.facts = infer(self.model.graph, self.model.functions)
         units, refused = find_units(self.model, self.facts, self.target)
-        self.refused.update(refused)
+        self.refused.update(refused | recurrent_layers(self.model))
         if not units:
             self.refused["the model"] = "nothing in it could run on integers"
         source = self.context.observe.source()

@@ -124,6 +124,15 @@ def find_units(model: Model, facts: Facts, target: Target) -> tuple[list[Unit], 
     return found, refused
 
 
+def recurrent_layers(model: Model) -> dict[str, str]:
+    """Why LSTM, GRU and RNN stay on floats, by the label of the node."""
+    return {
+        node.label: f"there is no integer kernel for {node.op} in this form"
+        for node in nodes_within(model.graph)
+        if node.standard and node.op in ("LSTM", "GRU", "RNN")
+    }
+
+
 def _shared_names(model: Model) -> set[str]:
     """The names that tensors of several bodies have."""
     seen: set[str] = set()
