@@ -205,7 +205,7 @@ class _Run:
                 lambda samples: _calibration(dataset, samples),
             )
         if self.request.observes and self.judge.references and self.judge.backend == "ort":
-            self.drawn = SyntheticObserver(self._drawn)
+            self.drawn = SyntheticObserver(self._drawn, self.judge.original)
         return self.drawn
 
     def _drawn(self) -> Observer:

@@ -137,6 +137,9 @@ class Observe(Protocol):
     def relay(self) -> Relay:
         """A relay at the start of the data. Whoever takes one closes it."""
 
+    def source(self) -> Model | None:
+        """The model as it was read, where inputs are drawn: what it keeps of its training. None with data."""
+
 
 class Measure(Protocol):
     """What the nodes of models take on the machine at hand; see ``graphopt.runtime.node_times``."""

@@ -99,6 +99,7 @@ class Gate:
     original: Model
     limit: float
     unsure: bool = False
+    spread: float = 0.0
     asked: int = 0
     blamed: int = 0
     drops: list[float] = field(default_factory=list)
@@ -119,7 +120,16 @@ class Gate:
         if self.unsure:
             kind = "unsure"
         return GateVerdict(
-            "top1", kind, 0.9, 0.9 - drop, Drop(drop, drop, drop), self.limit, 0.95, 9, None, "said"
+            "top1",
+            kind,
+            0.9,
+            0.9 - drop,
+            Drop(drop, drop, drop, self.spread),
+            self.limit,
+            0.95,
+            9,
+            None,
+            "said",
         )
 
     def blame(self, base: Model) -> Callable[[Model], float]:
@@ -128,6 +138,19 @@ class Gate:
             return self.drop(candidate)
 
         return distance
+
+
+def test_what_is_chosen_among_many_keeps_a_distance_from_the_limit() -> None:
+    drops = {}
+    for spread in (0.0, 0.005, 1.0):
+        original = model()
+        gate = Gate(original, 0.03, unsure=True, spread=spread)
+        outcome = PassManager(None, gate=gate).run(original, [Halve()])
+        assert outcome.steps[-1].status == "eased"
+        drops[spread] = gate.drop(outcome.model)
+    assert 0 < drops[0.005] + 1.645 * 0.005 <= 0.03
+    assert drops[0.005] < drops[0.0] <= 0.03
+    assert 0 < drops[1.0] <= 0.03  # nothing keeps such a distance
 
 
 def test_full_strength_is_kept_where_it_passes() -> None:

@@ -17,7 +17,8 @@ from graphopt.errors import UsageError
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
 from graphopt.lossy_pass import Choice
-from graphopt.passes.clustering import _fits
+from graphopt.options import build, parse_choice
+from graphopt.passes.clustering import _fits, _sharing
 from graphopt.passes.clustering._codes import Packing, cost, packings
 from graphopt.passes.clustering.cluster_weights import ClusterWeights
 from graphopt.quality.gate import Budget
@@ -69,11 +70,11 @@ def _layers_clustered(options: str, fitted: bool) -> Model:
 def _clustered(options: str, model: Model, fitted: bool) -> Model:
     step = f"cluster-weights:smallest=100,{options}"
     if fitted:
-        result = graphopt.optimize(model, passes=[step], data=images(), budget=FREE)
+        data = {i.name: images()["x"].reshape(64, *i.shape[1:]) for i in model.graph.inputs}
+        result = graphopt.optimize(model, passes=[step], data=data, budget=FREE)
         assert result.report.steps[-1].edits
         return result.model
-    pairs = dict(pair.split("=") for pair in options.split(","))
-    made = ClusterWeights(int(pairs["clusters"]), 100, pairs.get("materialize") == "true")
+    made = build(ClusterWeights, parse_choice(step)[1])
     return Stage([made]).run(model).model
 
 
@@ -231,6 +232,186 @@ def test_how_each_weight_was_clustered_is_said() -> None:
     assert all("by k-means: there is no data" in edit.what for edit in without.edits)
 
 
+GRANULAR = [
+    ("clusters=4,granularity=channel", True),
+    ("clusters=5,granularity=group,group=5", True),
+    ("clusters=16,granularity=group,group=4", False),
+    ("clusters=3,granularity=channel", False),
+]
+
+
+@pytest.mark.parametrize(("options", "fitted"), GRANULAR)
+def test_codebooks_of_channels_fold_to_clustered_floats(
+    options: str, fitted: bool, tmp_path
+) -> None:
+    stored = clustered(options, fitted=fitted)
+    floats = clustered(f"{options},materialize=true", fitted=fitted)
+    for level in ("ORT_ENABLE_ALL", "ORT_DISABLE_ALL"):
+        np.testing.assert_array_equal(outputs(stored, level), outputs(floats, level))
+    run, wanted = as_run(stored, tmp_path), as_run(floats, tmp_path)
+    assert [node.op_type for node in run.node] == [node.op_type for node in wanted.node]
+    assert any(node.op_type == "GatherElements" for node in stored.to_proto().graph.node)
+    held = initializers(floats)
+    k = int(options.split(",")[0].removeprefix("clusters="))
+    for number in range(12):
+        assert len(np.unique(held["w5"][number])) <= k
+    assert len(np.unique(held["w5"])) > k
+    assert stored.weight_bytes() < floats.weight_bytes()
+
+
+def test_codebooks_of_channels_are_fitted_and_serve_unequal_channels() -> None:
+    model = layers()
+    unequal = np.logspace(-2, 1, 12)[:, None].astype(np.float32)
+    held(model, "w5").values = held(model, "w5").values * unequal
+    data, found = images(128), {}
+    wanted = np.asarray(session(model).run(None, data)[0])
+    for kind in ("tensor", "channel"):
+        for fitted in (True, False):
+            changed = clustered(f"clusters=4,granularity={kind}", model.copy(), fitted)
+            gap = np.asarray(session(changed).run(None, data)[0]) - wanted
+            found[kind, fitted] = float((np.square(gap).sum(0) / np.square(wanted).sum(0)).mean())
+    assert found["channel", True] < 0.5 * found["tensor", True]
+    assert found["channel", True] < 0.5 * found["channel", False]
+
+
+VECTORS = [
+    ("clusters=16,vector=2", True),
+    ("clusters=5,vector=4", False),
+    ("clusters=64,vector=3", True),
+    ("clusters=256,vector=8", False),
+]
+
+
+@pytest.mark.parametrize(("options", "fitted"), VECTORS)
+def test_vectors_fold_to_clustered_floats(options: str, fitted: bool, tmp_path) -> None:
+    model = layers() if "256" not in options else large()
+    data = {i.name: images(128)["x"].reshape(128, *i.shape[1:]) for i in model.graph.inputs}
+    stored = clustered(options, model.copy(), fitted)
+    floats = clustered(f"{options},materialize=true", model.copy(), fitted)
+    made, wanted = (session(each).run(None, data)[0] for each in (stored, floats))
+    np.testing.assert_array_equal(made, wanted)
+    run, wanted = as_run(stored, tmp_path), as_run(floats, tmp_path)
+    assert [node.op_type for node in run.node] == [node.op_type for node in wanted.node]
+    assert stored.weight_bytes() < floats.weight_bytes()
+    clusters, width = (int(part.split("=")[1]) for part in options.split(","))
+    last = held(floats, "w5").values  # transposed: outputs, of which there are 12, come first
+    width = max(d for d in range(1, width + 1) if 12 % d == 0) if "256" not in options else width
+    assert len(np.unique(last.T.reshape(-1, width), axis=0)) <= clusters
+
+
+def large() -> Model:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,288] x, float[288,96] w4, float[64,96] w5) => (float[N,64] y) {
+      m = MatMul(x, w4)
+      n = Relu(m)
+      y = Gemm<transB = 1>(n, w5)
+    }"""
+    return parse(text, ("w4", "w5"))
+
+
+def test_vectors_lose_less_than_single_values_of_as_many_bits() -> None:
+    data, model = {"x": images(256)["x"].reshape(256, -1)}, large()
+    wanted, lost = np.asarray(session(model).run(None, data)[0]), {}
+    for options in ("clusters=4", "clusters=16,vector=2"):
+        passes = [f"cluster-weights:{options}"]
+        found = graphopt.optimize(model, passes=passes, data=data, budget=FREE).model
+        lost[options] = float(np.square(session(found).run(None, data)[0] - wanted).sum())
+    assert lost["clusters=16,vector=2"] < lost["clusters=4"]
+
+
+def test_weights_of_many_zeros_have_no_vectors() -> None:
+    model = large()
+    constant = held(model, "w4")
+    constant.values = np.where(np.abs(constant.values) < 0.5, 0, constant.values)
+    zeros = constant.values == 0
+    found = held(clustered("clusters=16,vector=2,materialize=true", model, False), "w4").values
+    assert (found[zeros] == 0).all()
+    assert len(np.unique(found)) == 4
+
+
+def test_behind_256_vectors_come_single_values() -> None:
+    choices = [c for c in proposed(ClusterWeights(64, vector=4), large()) if c.where == "w4"]
+    said = [choice.what.removeprefix("takes ") for choice in choices]
+    assert said[0] == "64 vectors of 4"
+    assert {"8 values", "16 values"} & set(said)
+    for before, after in itertools.pairwise(choices):
+        assert before.level < after.level and before.loss > after.loss
+        assert before.saving >= after.saving
+
+
+def test_vectors_of_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="one codebook for a tensor"):
+        ClusterWeights(vector=2, granularity="channel")
+
+
+def entropy(values: np.ndarray) -> float:
+    counts = np.unique(values, return_counts=True)[1]
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_merged_clusters_take_fewer_bits_for_a_little_loss(fitted: bool) -> None:
+    model = large()
+    found = {
+        merge: clustered(f"clusters=32,materialize=true,merge={merge}", model.copy(), fitted)
+        for merge in (0, 0.5)
+    }
+    before, after = (
+        sum(entropy(held(each, name).values) for name in ("w4", "w5")) for each in found.values()
+    )
+    assert after < before - 0.1
+    for name in ("w4", "w5"):
+        few = (len(np.unique(held(each, name).values)) for each in found.values())
+        assert next(few) > next(few)
+    if not fitted:
+        gaps = [
+            np.square(held(each, "w4").values - held(model, "w4").values).sum()
+            for each in found.values()
+        ]
+        assert gaps[0] < gaps[1] <= 1.5 * gaps[0] * (1 + 1e-6)
+
+
+def test_without_merging_is_the_next_level() -> None:
+    choices = [c for c in proposed(ClusterWeights(16, merge=0.2), large()) if c.where == "w4"]
+    said = [choice.what.removeprefix("takes ") for choice in choices]
+    assert said[:3] == ["at most 16 values", "16 values", "32 values"]
+    for before, after in itertools.pairwise(choices):
+        assert before.level < after.level and before.loss >= after.loss
+
+
+def test_zeros_stay_when_clusters_are_merged() -> None:
+    model = large()
+    constant = held(model, "w4")
+    constant.values = np.where(np.abs(constant.values) < 0.5, 0, constant.values)
+    zeros = constant.values == 0
+    for fitted in (True, False):
+        options = "clusters=16,merge=0.5,materialize=true"
+        found = held(clustered(options, model.copy(), fitted), "w4").values
+        assert (found[zeros] == 0).all()
+        assert len(np.unique(found)) < 16
+
+
+@pytest.mark.parametrize("options", [{"vector": 2}, {"granularity": "group"}])
+def test_only_single_values_of_a_tensor_are_merged(options: dict) -> None:
+    with pytest.raises(ValueError, match="single values for a tensor"):
+        ClusterWeights(merge=0.1, **options)
+    with pytest.raises(ValueError, match="share from 0 to 1"):
+        ClusterWeights(merge=-0.1)
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_zeros_stay_zeros_with_codebooks_of_channels(fitted: bool) -> None:
+    model = layers()
+    for name in NAMES:
+        constant = held(model, name)
+        constant.values = np.where(np.abs(constant.values) < 0.8, 0, constant.values)
+    zeros = {name: held(model, name).values == 0 for name in NAMES}
+    found = clustered("clusters=4,granularity=channel,materialize=true", model, fitted)
+    for name, where in zeros.items():
+        assert (held(found, name).values[where] == 0).all()
+
+
 def test_it_is_deterministic() -> None:
     assert clustered("clusters=4").to_bytes() == clustered("clusters=4", layers()).to_bytes()
 
@@ -250,7 +431,7 @@ def test_zeros_stay_zeros(fitted: bool) -> None:
     zeros = {name: held(model, name).values == 0 for name in NAMES}
     found = initializers(clustered("clusters=4,materialize=true", model, fitted))
     for name, where in zeros.items():
-        assert where.mean() > _fits.NOTABLE
+        assert where.mean() > _sharing.NOTABLE
         assert (found[name][where] == 0).all()
         assert len(np.unique(found[name])) == 4
 

@@ -108,7 +108,9 @@ class _Stripping:
             else:
                 parts.append(self.data[last:stop])
             last = stop
-        if len(raw) != 1:
+        if not raw:
+            return self.data[begin:end]
+        if len(raw) > 1:
             raise _UnusualError
         return b"".join([*parts, self._moved(*raw[0])])
 

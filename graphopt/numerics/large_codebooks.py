@@ -31,6 +31,7 @@ def shared_to_fit(
     gram: Gram,
     zeros: np.ndarray | None = None,
     dtype: npt.DTypeLike = np.float64,
+    merge: float = 0.0,
 ) -> np.ndarray:
     """Weights that share few values so that the output of their layer changes little.
 
@@ -40,6 +41,7 @@ def shared_to_fit(
         gram: H, as for ``rounding.rounded_to_fit``.
         zeros: which weights are to be exactly 0; one value is 0 then.
         dtype: floats that the values are rounded to.
+        merge: as for ``clustered_to_fit``.
 
     Returns:
         The weights, of ``dtype`` and the shape of W. Up to ``2 SAMPLE`` weights they are those of
@@ -50,10 +52,12 @@ def shared_to_fit(
     """
     step = weights.size // SAMPLE
     if step < 2 or weights.shape[2] < 2 * step:
-        return clustered_to_fit(weights, k, gram, zeros, dtype).values().astype(dtype)
+        whole = clustered_to_fit(weights, k, gram, zeros, dtype, merge=merge)
+        return whole.values().astype(dtype)
     picked = slice(step // 2, None, step)
     sample, own = weights[:, :, picked], None if zeros is None else zeros[:, :, picked]
-    book = _Values(np.unique(clustered_to_fit(sample, k, gram, own, dtype, turns=1).centres))
+    fitted = clustered_to_fit(sample, k, gram, own, dtype, turns=1, merge=merge)
+    book = _Values(np.unique(fitted.centres))
     found = np.empty(weights.shape, dtype)
     for part in _portions(weights.shape):
         pinned = False if zeros is None else zeros[:, :, part]

@@ -13,7 +13,9 @@ A layer computes X W; with H the second moments of X and D = W' - W the squared 
    The error falls with every move.
 3. an output for which plain rounding is still as good keeps that. So none is ever worse.
 
-The grid need not be even: any values in rising order do (``numerics.codebooks``).
+The grid need not be even: any values in rising order do (``numerics.codebooks``). Nor need each weight have
+an integer of its own: outputs that follow each other can share one, which stands for a vector of numbers
+(``numerics.vector_codebooks``). H is the same for all outputs, so the nearest vector is still the best.
 
 Both work on panels of features: what a panel changes elsewhere is one product of matrices. For F features and
 O outputs the work is about ``2 F^2 O`` for each of the sweeps, and ``F^3`` for U.
@@ -74,6 +76,7 @@ class _Problem:
 
     Attributes:
         pinned: which weights stay at the nearest number of the grid.
+        together: outputs that share an integer.
     """
 
     weights: np.ndarray
@@ -82,6 +85,7 @@ class _Problem:
     pinned: np.ndarray
     grid: Grid
     gram: np.ndarray
+    together: int = 1
 
     def rounded(self, feature: int | slice, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The nearest integers to values of some features, and the numbers that they stand for."""
@@ -98,7 +102,14 @@ class _Problem:
             for part in (self.weights, self.scale, self.zero_point, self.pinned)
         )
         gram = np.take_along_axis(np.take_along_axis(self.gram, rows, 1), order[:, None, :], 2)
-        return _Problem(weights, scale, zero_point, pinned, self.grid, gram)
+        return _Problem(weights, scale, zero_point, pinned, self.grid, gram, self.together)
+
+    def summed(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of outputs, the last axis, summed over those that share an integer."""
+        if self.together == 1:
+            return values
+        sums = values.reshape(*values.shape[:-1], -1, self.together).sum(-1)
+        return np.repeat(sums, self.together, -1)
 
 
 def rounded_to_fit(
@@ -110,6 +121,7 @@ def rounded_to_fit(
     damping: float = DAMPING,
     pinned: npt.ArrayLike = False,
     start: np.ndarray | None = None,
+    together: int = 1,
     precision: np.dtype = WIDE,
 ) -> np.ndarray:
     """Round weights to a grid so that the output of their layer changes least.
@@ -124,12 +136,14 @@ def rounded_to_fit(
         damping: share of the mean of H's diagonal that is added to it while features are rounded.
         pinned: which weights go to the nearest number whatever the others do; broadcasts likewise.
         start: integers like the result, to begin with where 2 shall follow on them and not on 1.
+        together: outputs in a row that share an integer, which the grid knows of; it divides the outputs.
         precision: floats that it is computed in; float32 takes half of the memory and the time.
 
     Returns:
         Integers of ``grid.dtype``, of the shape of W. The error ``D^T H D`` of no output (for blocks, of no
-        output in any block) is larger than with ``grid.quantized(weights, scale, zero_point)``, nor than with
-        the start, up to the rounding of ``precision``.
+        output in any block, and of those that share integers in sum) is larger than with
+        ``grid.quantized(weights, scale, zero_point)``, nor than with the start, up to the rounding of
+        ``precision``.
 
     Raises:
         ValueError: shapes do not fit, or an element is not finite.
@@ -145,7 +159,8 @@ def rounded_to_fit(
     if isinstance(gram, np.ndarray):
         if gram.shape != (*weights.shape[:2], weights.shape[1]):
             raise ValueError(f"H of shape {gram.shape} is not of weights of shape {weights.shape}")
-        problem = _Problem(wide, scales, zeros, pins, grid, np.asarray(gram, precision))
+        whole = np.asarray(gram, precision)
+        problem = _Problem(wide, scales, zeros, pins, grid, whole, together)
         return _fitted(problem, damping, start)
     _check(gram, weights.shape)
     found = np.empty((weights.shape[0] * weights.shape[1], weights.shape[2]), grid.dtype)
@@ -153,7 +168,8 @@ def rounded_to_fit(
     first = None if start is None else start.reshape(1, *found.shape)
     for rows, matrix in gram:
         own, scales, zeros, pins = (part[:, rows] for part in stacked)
-        block = _Problem(own, scales, zeros, pins, grid, np.asarray(matrix, precision)[None])
+        square = np.asarray(matrix, precision)[None]
+        block = _Problem(own, scales, zeros, pins, grid, square, together)
         found[rows] = _fitted(block, damping, None if first is None else first[:, rows])[0]
     return found.reshape(weights.shape)
 
@@ -202,7 +218,8 @@ def _fitted(problem: _Problem, damping: float, start: np.ndarray | None) -> np.n
     np.put_along_axis(moved, order[:, :, None], _descended(sorted_, begun), 1)
     other = problem.grid.dequantized(moved, problem.scale, problem.zero_point)
     other = other.astype(real.dtype, copy=False)
-    before, after = (output_error(new - problem.weights, problem.gram) for new in (real, other))
+    gaps = (new - problem.weights for new in (real, other))
+    before, after = (problem.summed(output_error(gap, problem.gram)) for gap in gaps)
     return np.where((after < before)[:, None], moved, steps)
 
 
@@ -266,8 +283,8 @@ def _move(
     aim = weights + gap[:, i] - own / np.where(known, curve, 1.0)
     found, real = problem.rounded(i, aim)
     change = real - weights - gap[:, i]
-    gain = -change * (2 * own + curve * change)
-    better = known & (gain > LEAST_GAIN * curve * change * change)
+    gain = problem.summed(-change * (2 * own + curve * change))
+    better = known & (gain > LEAST_GAIN * problem.summed(curve * change * change))
     if better.any():
         change = np.where(better, change, 0.0)
         steps[:, i] = np.where(better, found, steps[:, i])

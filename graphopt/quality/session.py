@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from onnx import helper
 
 from graphopt.errors import NativeError
+from graphopt.ir.graph import element_bits
 from graphopt.ir.model import Model
 from graphopt.quality.inputs import Feeds
 from graphopt.runtime.exposing import SEND_BYTES, Exposed
 from graphopt.runtime.native import Native
+
+MANY = 1 << 24
+"""Codes of weights from which on floats are computed from them in every run, and not held."""
 
 
 class Opened:
@@ -55,7 +60,9 @@ class Opened:
 
     def _open(self) -> None:
         source = self._source()
-        self.native.call("open", self.key, source, *self.how, seconds=2 * self.seconds)
+        fold = not self.how[1] or not _grows(self.model)
+        how = {"seconds": 2 * self.seconds, "fold": fold}
+        self.native.call("open", self.key, source, *self.how, **how)
         self.generation = self.native.generation
 
     def _source(self) -> bytes | str:
@@ -88,3 +95,16 @@ class Opened:
             self.native.call("close", self.key)
         if self._exposed is not None:
             self._exposed.close()
+
+
+def _grows(model: Model) -> bool:
+    """Whether a model would take far more memory with its constants computed than its file.
+
+    ONNX Runtime holds all steps from codes to floats until it has computed the last constant; the result of a
+    run is the same without. Integer kernels come about only with their constants computed.
+    """
+    integers = {"QuantizeLinear", "DequantizeLinear"}
+    if any(node.op in integers for node in model.nodes()):
+        return False
+    narrow = (c for c in model.constants() if c.dtype != object and element_bits(c.dtype) <= 8)
+    return sum(math.prod(constant.shape) for constant in narrow) > MANY

@@ -97,13 +97,15 @@ class SyntheticObserver:
 
     Args:
         make: gives the observer that does it.
+        original: the model as it was read.
 
     Attributes:
         asked: whether some pass has asked.
     """
 
-    def __init__(self, make: Callable[[], Observer]) -> None:
+    def __init__(self, make: Callable[[], Observer], original: Model) -> None:
         self.asked = False
+        self._original = original
         self._make = make
         self._made: Observer | None = None
 
@@ -126,11 +128,15 @@ class SyntheticObserver:
 
     def first(self, samples: int) -> SyntheticObserver:
         """One that looks at about so many of them."""
-        return SyntheticObserver(lambda: self._observer().first(samples))
+        return SyntheticObserver(lambda: self._observer().first(samples), self._original)
 
     def fused(self) -> SyntheticObserver:
         """One that lets ONNX Runtime fuse what is not observed."""
-        return SyntheticObserver(lambda: self._observer().fused())
+        return SyntheticObserver(lambda: self._observer().fused(), self._original)
+
+    def source(self) -> Model | None:
+        """The model as it was read."""
+        return self._original
 
     def relay(self) -> Relay:
         """A relay at the start of the drawn inputs."""

@@ -96,6 +96,10 @@ class Observer:
         """One that lets ONNX Runtime fuse what is not observed; see ``observe_each``."""
         return replace(self, fuses=True)
 
+    def source(self) -> Model | None:
+        """None: this is data."""
+        return None
+
     def relay(self) -> Relay:
         """A relay at the start of the data."""
         return Relay(self.native, self.batches, **self.how)

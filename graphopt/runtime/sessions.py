@@ -22,6 +22,7 @@ def open_session(
     provider: Provider = Provider(),  # noqa: B008 - a frozen value
     profile: str = "",
     integers: bool = True,
+    fold: bool = True,
 ) -> Any:
     """Open a session.
 
@@ -33,6 +34,7 @@ def open_session(
         profile: where to write a profile: the beginning of a file's path; empty for none.
         integers: whether its optimizations may compute on integers what QuantizeLinear and DequantizeLinear
             stand around.
+        fold: whether they may compute constants in advance and hold them.
 
     Raises:
         ProviderError: the provider is missing or does not start.
@@ -53,8 +55,9 @@ def open_session(
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = profile
+    off = [] if fold else ["ConstantFolding"]
     session = onnxruntime.InferenceSession(
-        model, options, providers=provider.chain, enable_fallback=0
+        model, options, providers=provider.chain, enable_fallback=0, disabled_optimizers=off
     )
     if session.get_providers()[0] != provider.name:
         raise NativeError(f"the session runs on {session.get_providers()[0]}, not {provider.name}")

@@ -40,6 +40,7 @@ class Tasks:
         threads: int = 1,
         provider: str = "cpu",
         integers: bool = True,
+        fold: bool = True,
     ) -> list[str]:
         """Open a session under a key.
 
@@ -51,6 +52,7 @@ class Tasks:
             threads: threads for one operator.
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
             integers: whether its optimizations may compute on integers.
+            fold: whether they may compute constants in advance and hold them.
 
         Returns:
             The names of the model's outputs.
@@ -65,7 +67,7 @@ class Tasks:
             self.sessions[key] = ReferenceEvaluator(proto)
             return list(self.sessions[key].output_names)
         session = open_session(
-            model, optimize, threads, Provider.parse(provider), integers=integers
+            model, optimize, threads, Provider.parse(provider), integers=integers, fold=fold
         )
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]

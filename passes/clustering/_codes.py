@@ -180,14 +180,21 @@ def store(weight: Constant, opset: int) -> Node:
     if isinstance(packing, Packing):
         _decode(chain, codes, packing, np.resize(book, packing.values), "", last=True)
     else:
-        high, low = np.divmod(codes, packing.low.values)
-        places = np.arange(packing.high.values, dtype=INDEX) * INDEX.type(packing.low.values)
-        planes = [
-            _decode(chain, high, packing.high, places, "high_"),
-            _decode(chain, low, packing.low, np.arange(packing.low.values, dtype=INDEX), "low_"),
-        ]
-        chain.end("Gather", [chain.constant("codebook", book), chain.add("Add", planes)])
+        chain.end("Gather", [chain.constant("codebook", book), indices(chain, codes, packing)])
     return chain.near
+
+
+def indices(chain: Chain, codes: np.ndarray, form: Form) -> gs.Tensor:
+    """Codes as the indices of a Gather, of their shape."""
+    if isinstance(form, Packing):
+        return _decode(chain, codes, form, np.arange(form.values, dtype=INDEX), "")
+    high, low = np.divmod(codes, form.low.values)
+    places = np.arange(form.high.values, dtype=INDEX) * INDEX.type(form.low.values)
+    planes = [
+        _decode(chain, high, form.high, places, "high_"),
+        _decode(chain, low, form.low, np.arange(form.low.values, dtype=INDEX), "low_"),
+    ]
+    return chain.add("Add", planes)
 
 
 def _decode(
@@ -198,11 +205,11 @@ def _decode(
     what: str,
     last: bool = False,
 ) -> gs.Tensor | Node:
-    """The numbers of a codebook that codes stand for, in the shape of the weight.
+    """The numbers of a codebook that codes stand for, in the shape of the codes.
 
     Args:
         chain: to write to.
-        codes: flat or of the shape of the weight.
+        codes: of the shape that is wanted.
         packing: how they are held.
         book: the numbers.
         what: begins the names of constants.
@@ -210,7 +217,7 @@ def _decode(
     """
     finish = chain.end if last else chain.add
     if packing.together == 1:
-        held = _read(chain, codes.reshape(chain.weight.shape), packing, what)
+        held = _read(chain, codes, packing, what)
         if book.dtype != INDEX or last:
             return finish("Gather", [chain.constant(f"{what}codebook", book), held])
         step = book[-1:] // max(len(book) - 1, 1)
@@ -221,13 +228,18 @@ def _decode(
         [chain.constant(f"{what}table", table), _read(chain, integers, packing, what)],
     )
     if packing.size % packing.together:
-        ends = {"flat": -1, "start": 0, "end": packing.size}
-        whole, *cut = (
-            chain.constant(what + name, np.array([n], np.int64)) for name, n in ends.items()
-        )
-        flat = chain.add("Slice", [chain.add("Reshape", [flat, whole]), *cut])
-    shape = chain.constant(f"{what}shape", np.array(chain.weight.shape, np.int64))
+        flat = cut(chain, flat, packing.size, what)
+    shape = chain.constant(f"{what}shape", np.array(codes.shape, np.int64))
     return finish("Reshape", [flat, shape])
+
+
+def cut(chain: Chain, tensor: gs.Tensor, size: int, what: str = "") -> gs.Tensor:
+    """The first so many elements of a tensor, flat."""
+    ends = {"flat": -1, "start": 0, "end": size}
+    whole, *rest = (
+        chain.constant(what + name, np.array([n], np.int64)) for name, n in ends.items()
+    )
+    return chain.add("Slice", [chain.add("Reshape", [tensor, whole]), *rest])
 
 
 def _read(chain: Chain, codes: np.ndarray, packing: Packing, what: str) -> gs.Tensor:

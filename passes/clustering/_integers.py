@@ -33,7 +33,7 @@ from graphopt.runtime.observing_layers import rows_of
 
 from ..pruning._fitting.layers import LAYERS, Layer
 from ..quantization._layer_moments import Moments, moments_of
-from ._fits import zeros_of
+from ._sharing import zeros_of
 
 TYPES = ("int8", "uint8")
 """Of the weights that are looked at."""

@@ -34,12 +34,12 @@ class Level(NamedTuple):
     """A number of values.
 
     Attributes:
-        k: it.
+        k: it; of vectors, how many values a weight can take.
         loss: a share of the squares.
         nbytes: of codes, tables and codebook, and about those of the nodes that read them.
     """
 
-    k: int
+    k: float
     loss: float
     nbytes: int
 
@@ -60,7 +60,7 @@ def losses(
     return {k: divided(masses, k, zero)[1] / power if power > 0 else 0.0 for k in counts}
 
 
-def offered(lost: Mapping[int, float], nbytes: Mapping[int, int], first: int) -> list[Level]:
+def offered(lost: Mapping[float, float], nbytes: Mapping[float, int], first: float) -> list[Level]:
     """The levels of a tensor, the strongest first.
 
     Args:
@@ -79,7 +79,7 @@ def _columns(levels: Sequence[Level]) -> tuple[list[float], list[float]]:
     return [level.loss for level in levels], [-float(level.nbytes) for level in levels]
 
 
-def allotted(levels: Mapping[str, Sequence[Level]], target: float) -> dict[str, int]:
+def allotted(levels: Mapping[str, Sequence[Level]], target: float) -> dict[str, float]:
     """A number of values for each tensor, so that all take at most so many bytes.
 
     Args:

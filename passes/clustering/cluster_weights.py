@@ -14,6 +14,11 @@ k-means clustering of the weights. Where a tenth of a tensor or more is 0, one v
 
 8-bit weights that a DequantizeLinear reads share integers of their grid and stay quantized (``_integers``).
 
+``granularity`` gives channels, or groups of them, codebooks of their own; with ``vector`` a code stands for
+several weights (``_sharing``, ``numerics.vector_codebooks``). ``merge`` lets the smallest clusters go where
+that costs little: codes of those that are left have less entropy, so a packed file shrinks, and now and then
+they take fewer bits (``numerics.cluster_merging``).
+
 ``materialize`` leaves the clustered weights as floats, for whoever compresses the file afterwards.
 
 Each weight tensor is a place. Its levels are the clusters asked for, or 2 to the ``bits``, and more up to 256
@@ -27,34 +32,32 @@ would not become smaller; those that a graph returns, or that several scopes rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from graphopt.ir.graph import Node
-from graphopt.ir.model import Model
+from graphopt.ir.graph import Constant, Node
 from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
-from ..pruning._fitting import places as fitting
-from ..pruning._fitting.refit import refit
-from ..quantization._layer_moments import Moments, importance, observed
+from ..quantization._layer_moments import Moments, importance
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
-from ._codes import Form, cost, packings, store
-from ._fits import ClusterLeastSquares, alone, plain, zeros_of
+from ._clustering import cluster_places, observed_floats
+from ._code_tables import store_books, store_vectors
+from ._codes import store
+from ._fits import lost_by
 from ._integers import (
     Stored,
     importance_of,
     observed_integers,
-    shared_integers,
     stored_places,
 )
 from ._levels import COUNTS, MOST, Level, allotted, bytes_of, losses, offered
-
-FITTED = "fitted to what the original gives"
+from ._sharing import Granularity, Sharing, Wanted, more, plain_clusters, zeros_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ class ClusterWeights(LossyPass):
         metadata={"help": "what all weights may take, as in 25% or in bytes; clusters then differ"},
     )
 
+    granularity: Granularity = field(
+        default="tensor", metadata={"help": "what has a codebook of its own"}
+    )
+    group: int = field(
+        default=16, metadata={"help": "channels that share a codebook, for granularity=group"}
+    )
+    vector: Literal[1, 2, 3, 4, 5, 6, 7, 8] = field(
+        default=1, metadata={"help": "weights that share a code"}
+    )
+    merge: float = field(
+        default=0.0,
+        metadata={"help": "share by which an error may grow as small clusters are merged away"},
+    )
+
     def __post_init__(self) -> None:
         """Refuse options that make no sense.
 
@@ -91,8 +108,13 @@ class ClusterWeights(LossyPass):
                 f"clusters are 2 to {MOST}, smallest is a whole number from 1; "
                 f"not {self.clusters} and {self.smallest}"
             )
+        Wanted(self.first, self.granularity, self.group, self.vector, self.merge).check()
         if self.bits is not None and not 1 <= self.bits <= 8:
             raise ValueError(f"bits are 1 to 8, not {self.bits}")
+        if self.size and self.merge:
+            raise ValueError(
+                "a size is kept to without merging: clusters fill the bits that there are"
+            )
         if self.size:
             bytes_of(self.size, 1)
 
@@ -109,23 +131,25 @@ class ClusterWeights(LossyPass):
 
     def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
-        levels = {choice.where: int(choice.level) for choice in chosen}
+        places = self._places(context)
+        levels = {c.where: self._sharings(places[c.where])[c.level] for c in chosen}
         if not self.materialize:
-            places = self._places(context)
-            wanted = [_packing(places[name], k, context) for name, k in levels.items()]
-            ensure_opset(context, max((packing.opset for packing in wanted), default=0))
+            wanted = [_taken(places[name], each, context) for name, each in levels.items()]
+            ensure_opset(context, max((opset for _, opset in wanted), default=0))
         opset = min(int(scope.opset) for scope in context.scopes())
         places = self._places(context)
-        how = _clustered(places, levels, context)
+        how = cluster_places(places, levels, context)
         for choice in chosen:
             weight, reader = places[choice.where].weight, places[choice.where].reader
             if weight.dtype.kind == "f":
                 weight.values = weight.values + weight.dtype.type(0)  # -0 is stored as 0
+            left = f" ({len(np.unique(weight.values))} left)" if self.merge else ""
             if not self.materialize:
-                reader = store(weight, opset)
+                reader = _stored(weight, levels[choice.where], opset)
                 for scope in context.scopes():
                     discard(scope, weight)
-            yield Edit(reader, f"{choice.where} {choice.what}, {how[choice.where]}")
+                weight.values = weight.values[:0].copy()  # what was cut off may live on for long
+            yield Edit(reader, f"{choice.where} {choice.what}{left}, {how[choice.where]}")
 
     def _places(self, context: Context) -> dict[str, Place | Stored]:
         """All tensors by name, of floats and of integers."""
@@ -147,10 +171,12 @@ class ClusterWeights(LossyPass):
         if self.size:
             strongest = allotted(levels, bytes_of(self.size, sum(held.values())))
         for name, offers in levels.items():
+            sharings = self._sharings(every[name])
             for level in offers:
                 if level.k >= strongest.get(name, 0):
                     saving = held[name] - level.nbytes
-                    yield Choice(name, level.k, f"takes {level.k} values", level.loss, saving)
+                    what = f"takes {sharings[level.k].told}"
+                    yield Choice(name, level.k, what, level.loss, saving)
 
     def _known(self, context: Context) -> Iterator[tuple[str, list[Level]] | Skip]:
         """The levels of each tensor, or why it is left."""
@@ -163,7 +189,7 @@ class ClusterWeights(LossyPass):
                 places.append(place)
         if context.observe is None or context.data is None:
             yield Skip("the model", "without data weights are clustered for themselves")
-        for place, moments in _observed(places, context.model, context, block=1):
+        for place, moments in observed_floats(places, context.model, context, block=1):
             known = moments if isinstance(moments, Moments) else None
             yield self._levels(place, place.weight.values, importance(place, known), context)
         yield from self._known_integers(context)
@@ -190,94 +216,53 @@ class ClusterWeights(LossyPass):
     ) -> tuple[str, list[Level]]:
         """The levels of a tensor."""
         nbytes = self._nbytes(place, context)
-        lost = losses(values, weights, list(nbytes), zeros_of(values) is not None)
-        return place.name, offered(lost, nbytes, min(nbytes))
+        sharings = self._sharings(place)
+        simple = [sharings[level].values for level in nbytes if sharings[level].simple]
+        known = losses(values, weights, simple, zeros_of(values) is not None)
+        lost = {
+            level: known[each.values] if each.simple else lost_by(values, each, weights)
+            for level, each in sharings.items()
+            if level in nbytes
+        }
+        merged = [level for level in nbytes if sharings[level].merge]
+        whole = {level: n for level, n in nbytes.items() if level not in merged}
+        strongest = [Level(level, lost[level], nbytes[level]) for level in merged]
+        return place.name, [*strongest, *offered(lost, whole, min(whole))]
 
     def _objection(self, place: Place | Stored, context: Context) -> str:
         """Why it is no use to cluster a weight; empty where it is."""
         if self.materialize:
-            few = len(np.unique(place.weight.values)) <= self.first
+            few = self.vector == 1 and len(np.unique(place.weight.values)) <= self.first
             return f"it takes no more than {self.first} values already" if few else ""
         smaller = self._nbytes(place, context)
         return "" if smaller else f"it would not be smaller with {self.first} values"
 
-    def _nbytes(self, place: Place | Stored, context: Context) -> dict[int, int]:
-        """What numbers of values take; those that take no fewer bytes only where floats stay."""
-        counts = sorted({self.first, *(k for k in COUNTS if k > self.first)})
-        taken = {k: cost(_packing(place, k, context)) for k in counts}
+    def _nbytes(self, place: Place | Stored, context: Context) -> dict[float, int]:
+        """What levels take; those that take no fewer bytes only where floats stay."""
+        sharings = self._sharings(place)
+        taken = {level: _taken(place, each, context)[0] for level, each in sharings.items()}
         most = place.weight.nbytes
-        return {k: n for k, n in taken.items() if n < most or self.materialize}
+        return {level: n for level, n in taken.items() if n < most or self.materialize}
+
+    def _sharings(self, place: Place | Stored) -> dict[float, Sharing]:
+        """The ways in which the weights of a place can share values, by level."""
+        if isinstance(place, Place):
+            wanted = Wanted(self.first, self.granularity, self.group, self.vector, self.merge)
+            return wanted.levels(place)
+        shape = tuple(place.weight.shape)
+        return {k: Sharing(shape, k) for k in more(plain_clusters(self.first, self.vector))}
 
 
-def _packing(place: Place | Stored, k: int, context: Context) -> Form:
-    """The smallest that the model's operator set has or can be raised to."""
-    every = packings(k, place.size, place.weight.dtype.itemsize)
-    return next(each for each in every if not opset_objection(context, each.opset))
+def _taken(place: Place | Stored, sharing: Sharing, context: Context) -> tuple[int, int]:
+    """The bytes and the operator set of the smallest form that the model has or can be raised to."""
+    every = sharing.forms(place.weight.dtype.itemsize)
+    return next(form for form in every if not opset_objection(context, form[1]))
 
 
-def _observed(
-    places: Sequence[Place], model: Model, context: Context, block: int | None = None
-) -> Iterator[tuple[Place, Moments | str]]:
-    """Each place with what is known of what its layer reads, or why nothing is."""
-    if context.observe is None or context.data is None:
-        yield from ((place, "there is no data") for place in places)
-    else:
-        yield from observed(places, model, context.observe, block)
-
-
-def _clustered(
-    places: Mapping[str, Place | Stored], levels: Mapping[str, int], context: Context
-) -> dict[str, str]:
-    """Cluster the weights of places, in place; how, in words, by name."""
-    chosen = [places[name] for name in levels]
-    floats = {place.name: place for place in chosen if isinstance(place, Place)}
-    how = {}
-    if floats:
-        how = _clustered_floats(floats, {name: levels[name] for name in floats}, context)
-    stored = [place for place in chosen if isinstance(place, Stored)]
-    for place, layer, moments in observed_integers(stored, context):
-        place.weight.values = shared_integers(place, levels[place.name], layer, moments)
-        known = "by k-means on its grid" if moments is None else "fitted to what its layer reads"
-        how[place.name] = known
-    return how
-
-
-def _clustered_floats(
-    places: Mapping[str, Place], levels: Mapping[str, int], context: Context
-) -> dict[str, str]:
-    """Cluster the weights of floats, in place; how, in words, by name."""
-    original = context.model.copy()
-    how = _refitted(places, levels, original, context)
-    rest = [places[name] for name in levels if how.get(name) != FITTED]
-    own = {place.name: place for place in rest}
-    for place, moments in _observed(list(own.values()), original, context):
-        k, name = levels[place.name], place.name
-        if isinstance(moments, Moments):
-            place.weight.values = alone(place, k, moments)
-            how[name] = "fitted to what its layer reads"
-        else:
-            place.weight.values = plain(place, k, None)
-            how[name] = f"by k-means: {how.get(name) or moments}"
-    return how
-
-
-def _refitted(
-    places: Mapping[str, Place], levels: Mapping[str, int], original: Model, context: Context
-) -> dict[str, str]:
-    """Cluster what can be refitted."""
-    if context.data is None:
-        return {}
-    names = {places[name].reader.uid: name for name in levels}
-
-    def method(compared: fitting.Place) -> ClusterLeastSquares | None:
-        layer = compared.layer
-        name = names.get(layer.node.uid)
-        if name is None or layer.weight is not places[name].weight:
-            return None
-        return ClusterLeastSquares(compared, levels[name])
-
-    how = {}
-    for entry in refit(context.model, original, {}, context, method):
-        assert isinstance(entry.node, Node)
-        how[names[entry.node.uid]] = FITTED if isinstance(entry, Edit) else entry.why
-    return how
+def _stored(weight: Constant, sharing: Sharing, opset: int) -> Node:
+    """Store a weight that shares values; a node that reads it."""
+    if sharing.axis is None:
+        return store(weight, opset)
+    if sharing.vector > 1:
+        return store_vectors(weight, opset, sharing.axis, sharing.vector)
+    return store_books(weight, opset, sharing.axis, sharing.channels)

@@ -3,7 +3,8 @@
 y' = g y + t:   W' = g W,  b' = g b + t
 
 W      a constant of floats; DequantizeLinear(integers, scales) or Mul(integers, scales) with one scale for
-       each output: the gain goes into these
+       each output: the gain goes into these. Codes of shared values, or what else is computed from constants:
+       a factor behind (``_stored_weights``)
 b      a constant of floats; DequantizeLinear(int32, s_x s_w): to the nearest step; nothing yet: one is
        added, as int32 where input and weights are dequantized, for kernels of integers want it so
 MatMul has none: the Add of a vector that reads it, also past QuantizeLinear and DequantizeLinear
@@ -32,6 +33,7 @@ from graphopt.ir.surgery import (
 from graphopt.numerics.grids import SMALLEST_SCALE
 
 from ..folding._folded_constants import owned
+from ._stored_weights import float_type, gain_behind
 
 REACH = 2.0**31 - 1
 """The largest integer of a bias."""
@@ -86,13 +88,15 @@ def _gain(node: Node, outputs: int) -> Callable[[np.ndarray], None] | None:
     made = producer(weight)
     if isinstance(weight, Constant):
         return _scaling(node, 1, _spread(node, tuple(weight.shape), outputs))
-    if made is None or not made.standard or sole_user(weight) is None or len(made.inputs) < 2:
+    if made is None or not made.standard or sole_user(weight) is None or not made.inputs:
         return None
-    held = made.inputs[1]
+    held = made.inputs[-1]
     if made.op == "Mul" and isinstance(held, Constant):
         return _scaling(made, 1, _spread(node, tuple(held.shape), outputs))
-    integers = made.inputs[0]
-    if made.op != "DequantizeLinear" or not isinstance(integers, Constant):
+    if made.op != "DequantizeLinear":
+        return gain_behind(node, outputs)
+    integers, held = made.inputs[:2]
+    if not isinstance(integers, Constant):
         return None
     rank = len(integers.shape)
     axes = weight_channels(node.op, 1, node.attrs, rank)
@@ -177,7 +181,7 @@ def _added(node: Node) -> Callable[[np.ndarray, np.ndarray], None] | str:
             node.attrs["beta"] = 1.0
         base = f"{node.label}/bias"
         if not whole or read is None or weight is None:
-            kind = _float_type(node)
+            kind = float_type(node.inputs[1])
             node.inputs = [*node.inputs[:2], new_constant(graph, base, shift.astype(kind))]
             return
         scales = (n.inputs[1].values.astype(np.float64).reshape(-1) for n in (read, weight))
@@ -201,17 +205,6 @@ def _integer(read: Node) -> bool:
     """Whether what is dequantized has the unsigned type of kernels that take integers for a bias."""
     zero = input_or_none(read, 2)
     return isinstance(zero, Constant) and zero.dtype == np.uint8
-
-
-def _float_type(node: Node) -> np.dtype:
-    """The type that a layer computes in, as its weights tell."""
-    weight = node.inputs[1]
-    made = producer(weight)
-    while not isinstance(weight, Constant) or weight.dtype.kind != "f":
-        if made is None or len(made.inputs) < 2:
-            return np.dtype(np.float32)
-        weight, made = made.inputs[1], producer(made.inputs[1])
-    return np.dtype(weight.dtype)
 
 
 def _behind(node: Node, outputs: int) -> Callable[[np.ndarray, np.ndarray], None] | str:

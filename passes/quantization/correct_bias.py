@@ -8,7 +8,8 @@ each layer is computed twice on the calibration data: as it is, and with the wei
 same input before that was rounded. So a layer answers for its own error only, and all are corrected at once.
 The mean alone goes into the bias (Nagel et al., "Data-free quantization through weight equalization and bias
 correction", 2019); a gain, into the weights or their scales. What is stored as integers stays so: a bias of
-int32 moves by steps of its scale s_x s_w, a gain goes into s_w. A layer without a bias gets one; a MatMul
+int32 moves by steps of its scale s_x s_w, a gain goes into s_w. Weights that are computed from codes get a
+factor behind, which a runtime folds with them. A layer without a bias gets one; a MatMul
 takes none, and needs an Add behind it.
 
 A mean that was restored alone can make things worse where much was lost. So two checks come before:

@@ -6,12 +6,13 @@ A model in the QDQ form is a standard ONNX model: floats, rounded to a grid at b
 runtime that has a kernel for the integers between two ends fuses them (see ``_qdq.targets``); where it has
 none, the rounding costs time and gains nothing. So what runs on integers is chosen by measurement: of the
 times that each operator takes on this machine, on floats and on integers, and of what rounding each
-activation and each weight loses at the outputs (``_qdq.choice``: a minimum cut; ``_qdq.study``). Milder
+activation and each weight loses at the outputs (``_qdq.choice``: a minimum cut; ``_qdq.studying``). Milder
 strengths pay less time for less loss. Weights that stay with floats are stored in 8 bits all the same, in the
 form that runtimes fold when they load a model: see ``quantize-weights``. ``store_rest=false`` leaves them to
 the passes behind, as to ``cluster-weights``.
 
-Ranges come from the calibration data (``_qdq.calibration``). The operator set is raised to 13 where it is
+Ranges come from the calibration data (``_qdq.calibration``); without any, from drawn inputs, brought to what
+batch normalizations keep of their training (``_qdq.unseen``). The operator set is raised to 13 where it is
 older, for scales per channel, and to 21 for activations of 16 bits.
 
 Sources: Jacob et al., 2018; Wu et al., "Integer quantization for deep learning inference: principles and
@@ -41,7 +42,8 @@ from graphopt.pass_base import Context, Edit, Finding, Remark, Skip
 from ._qdq.calibration import Method
 from ._qdq.insertion import Insertion
 from ._qdq.notes import Telling
-from ._qdq.study import Study, Studying
+from ._qdq.study import Study
+from ._qdq.studying import Studying
 from ._qdq.targets import TARGETS, Activations, Target, TargetName, Weights
 from ._qdq.units import Unit, find_units
 from .quantize_weights import QuantizeWeights
@@ -116,6 +118,8 @@ class QuantizeQdq(LossyPass):
         """See the module's docstring."""
         study = self._study(context)
         yield from (Skip(label, why) for label, why in study.refused.items())
+        if study.units and study.evidence.basis:
+            yield Skip("the model", study.evidence.basis)
         chosen = study.path[round((1.0 - self.strength) * (len(study.path) - 1))]
         stored = {name for unit in study.units if unit.uid in chosen for name in _weights(unit)}
         for unit in study.units:

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphopt.numerics import codebooks
-from graphopt.numerics.codebooks import Clustered, Codebook, clustered_to_fit
+from graphopt.numerics.codebook_fitting import Clustered, Problem
+from graphopt.numerics.codebooks import Codebook, clustered_to_fit
 from graphopt.numerics.grids import AffineGrid
 from graphopt.numerics.kmeans import cluster
 from graphopt.numerics.rounding import output_error, rounded_to_fit
@@ -45,7 +46,7 @@ def plain(weights: np.ndarray, k: int, gram: np.ndarray, zero: bool = False) -> 
 def test_outputs_change_less_than_with_plain_clusters(k: int, shape: tuple[int, int, int]) -> None:
     gram, w = moments(k, *shape[:2]), weights_of(k, *shape)
     found = clustered_to_fit(w, k, gram)
-    assert len(found.centres) <= k and (np.diff(found.centres) >= 0).all()
+    assert found.centres.size <= k and (np.diff(found.centres) >= 0).all()
     before, after = (error(v, w, gram) for v in (plain(w, k, gram), found.values()))
     assert after <= before
     if shape[1] >= 18:
@@ -90,13 +91,14 @@ def test_it_is_near_the_best_of_all_assignments(seed: int) -> None:
 def test_the_codebook_is_the_best_for_an_assignment(k: int) -> None:
     """Conjugate gradients come to what the normal equations say."""
     gram, w = moments(k, 2, 20), weights_of(k, 2, 20, 7).astype(np.float64)
-    problem = codebooks._Problem(w, codebooks._blocks(gram, w.shape), w > 99)
+    problem = Problem.of(w, gram, w > 99, np.zeros((1, 1), np.int64))
     steps = np.random.default_rng(k).integers(0, k, w.shape)
     one_hot = np.eye(k)[steps]
     normal = np.einsum("gioa,gij,gjob->ab", one_hot, gram, one_hot)
     right = np.einsum("gioa,gij,gjo->a", one_hot, gram, w)
-    found = problem.refitted(np.linspace(-1, 1, k), steps, zero=False)
-    np.testing.assert_allclose(found, np.linalg.solve(normal, right), atol=1e-6)
+    start = Clustered(np.linspace(-1, 1, k)[None], steps, problem.books)
+    found = problem.refitted(start, zero=False)
+    np.testing.assert_allclose(found[0], np.linalg.solve(normal, right), atol=1e-6)
 
 
 def test_zeros_stay_and_one_value_is_zero() -> None:
@@ -148,4 +150,52 @@ def test_pinned_weights_go_to_the_nearest_and_a_start_is_bettered() -> None:
 
 def test_all_weights_may_be_alike() -> None:
     found = clustered_to_fit(np.full((1, 3, 2), 2.5), 4, moments(0, 1, 3))
-    assert isinstance(found, Clustered) and found.centres.tolist() == [2.5]
+    assert isinstance(found, Clustered) and found.centres.tolist() == [[2.5]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "books"), [((1, 30, 6), [[2, 0, 0, 1, 2, 2]]), ((3, 9, 2), None)]
+)
+def test_codebooks_of_outputs_are_each_like_the_only_one(shape, books, monkeypatch) -> None:
+    """What outputs with a codebook of their own are given depends on nothing else."""
+    gram, w = moments(8, *shape[:2]), weights_of(8, *shape)
+    numbers = np.array(books or [[0, 1], [0, 1], [1, 0]])
+    found = clustered_to_fit(w, 4, gram, books=numbers).values()
+    started = codebooks.cluster_rows
+
+    def alone(values, k, *rest):
+        return started(values.reshape(1, -1), k, *(part.reshape(1, -1) for part in rest[:1])), None
+
+    monkeypatch.setattr(codebooks, "cluster", lambda *a: (alone(*a)[0][0], None))
+    for number in range(numbers.max() + 1):
+        if shape[0] == 1:
+            own = numbers[0] == number
+            one = clustered_to_fit(w[:, :, own], 4, gram).values()
+            np.testing.assert_allclose(found[:, :, own], one, rtol=1e-9)
+        assert all(len(np.unique(found[..., :][_of(numbers, n, shape)])) <= 4 for n in (0, 1))
+
+
+def _of(numbers: np.ndarray, number: int, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.broadcast_to((numbers == number)[:, None, :], shape)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_no_codebook_is_worse_than_its_clusters(seed: int, features: int, outputs: int) -> None:
+    """Also where a group of the layer reads nothing, or a codebook serves weights of 0 only."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2, 20, features)) * rng.integers(0, 2, (2, 1, 1))
+    w = rng.normal(size=(2, features, outputs)) * rng.integers(0, 2, (2, 1, outputs))
+    if not x.any():
+        return
+    gram = np.swapaxes(x, 1, 2) @ x / 20
+    numbers = np.arange(2 * outputs).reshape(2, outputs) // 2
+    zeros = w == 0 if seed % 2 else None
+    begun = clustered_to_fit(w, 3, gram, zeros, turns=0, books=numbers)
+    found = clustered_to_fit(w, 3, gram, zeros, books=numbers)
+    before, after = (output_error(f.values() - w, gram) for f in (begun, found))
+    for number in range(numbers.max() + 1):
+        own = numbers == number
+        assert after[own].sum() <= before[own].sum() * (1 + 1e-9) + 1e-15
+    if zeros is not None:
+        assert (found.values()[zeros] == 0).all()

@@ -63,6 +63,24 @@ def test_a_loss_near_the_limit_is_unsure_and_only_tolerable_below_it(top1: Metri
     assert (below.tolerable, above.tolerable) == (True, False)
 
 
+def test_a_likely_drop_keeps_a_distance_from_the_limit(top1: Metric) -> None:
+    near = verdict(Budget(0.01), top1, rows(960, 1000), rows(952, 1000), 0.95)
+    assert near.tolerable
+    assert not near.likely
+    assert near.drop.spread == pytest.approx(math.sqrt(0.008 * 0.992 / 1000))
+    far = verdict(Budget(0.02), top1, rows(960, 1000), rows(952, 1000), 0.999999)
+    assert far.verdict == "unsure"
+    assert far.likely
+
+
+def test_the_spread_of_resamples_is_the_standard_error(model: Model) -> None:
+    cosine = parse_metric("cosine", model)
+    near = 1 - np.random.default_rng(0).exponential(0.002, (200, 1))
+    shape, other = (cosine_rows(cosine, part) for part in (np.ones((200, 1)), near))
+    found = verdict(Budget(0.01), cosine, shape, other, 0.95)
+    assert found.drop.spread == pytest.approx(near.std() / math.sqrt(200), rel=0.1)
+
+
 def test_a_drop_exactly_at_the_limit_cannot_be_decided(top1: Metric) -> None:
     found = verdict(Budget(0.01), top1, rows(960, 1000), rows(950, 1000), 0.95)
     assert (found.verdict, found.more) == ("unsure", None)

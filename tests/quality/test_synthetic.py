@@ -269,7 +269,7 @@ def test_scale_and_offset_by_statistics(native, model, scale, offset) -> None:
 def test_what_cannot_be_observed_is_answered_with_a_reason(native) -> None:
     model = parse(HEAD + "g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
     wrong = Observer(native, Stream(lambda: [{"x": np.zeros((5, 5, 5), np.float32)}]))
-    observe = SyntheticObserver(lambda: wrong)
+    observe = SyntheticObserver(lambda: wrong, model)
     assert not observe.asked
     request = Request("y", RangeSpec())
     answer = observe(model, [request])[request]

@@ -25,8 +25,9 @@ from graphopt.optimizer import Result, optimize
 from graphopt.outcome import Outcome
 from graphopt.pass_manager import PassManager
 from graphopt.passes.quantization._output_gaps import output_gap
-from graphopt.passes.quantization._qdq import study
+from graphopt.passes.quantization._qdq import studying
 from graphopt.passes.quantization._qdq.calibration import Method
+from graphopt.passes.quantization._qdq.study import Study
 from graphopt.passes.quantization._qdq.targets import TARGETS
 from graphopt.passes.quantization.quantize_qdq import OnIntegers, QuantizeQdq
 from graphopt.quality.data import DataOptions
@@ -370,13 +371,13 @@ def test_what_is_known_of_a_model_is_found_out_once() -> None:
     assert machine.asked[0] == (3, False)
 
 
-def studied(monkeypatch: pytest.MonkeyPatch, gap: Any) -> study.Study:
+def studied(monkeypatch: pytest.MonkeyPatch, gap: Any) -> Study:
     """What is known of a model when the losses of whole choices are found in a way of one's own."""
-    found: list[study.Study] = []
-    original = study.Studying.study
-    monkeypatch.setattr(study, "output_gap", gap)
+    found: list[Study] = []
+    original = studying.Studying.study
+    monkeypatch.setattr(studying, "output_gap", gap)
     monkeypatch.setattr(
-        study.Studying, "study", lambda self: found.append(original(self)) or found[-1]
+        studying.Studying, "study", lambda self: found.append(original(self)) or found[-1]
     )
     tried(net())
     return found[0]
@@ -433,7 +434,7 @@ def test_losses_are_measured_on_as_many_samples_as_the_model_allows(
 ) -> None:
     model, asked, seen = net(), [], []
     first = Observer.first
-    monkeypatch.setattr(study, "samples_for", lambda macs, count: asked.append(macs) or 3)
+    monkeypatch.setattr(studying, "samples_for", lambda macs, count: asked.append(macs) or 3)
     monkeypatch.setattr(Observer, "first", lambda self, n: seen.append(n) or first(self, n))
     tried(model)
     assert set(asked) == {16 * 4 * 9 * 36 + 16 * 16 * 9 * 36 + 16 * 30}

@@ -149,7 +149,8 @@ class Telling:
             return None
         losses = [t.loss for t in self.study.problem.tensors if t.name == name]
         loss = _finite(losses[0]) if losses else None
-        return range_info(name, scale, self.target, histogram, self.method, loss)
+        method = f"{self.method}, no data" if self.study.evidence.basis else self.method
+        return range_info(name, scale, self.target, histogram, method, loss)
 
     def _weights(self, name: str) -> StoredInfo:
         """The weights of a unit on integers, as the DequantizeLinear before it gives them."""
