@@ -36,8 +36,8 @@ DEFAULT_DROP = 0.01
 
 DEFAULT_CONFIDENCE = 0.95
 
-MARGIN = 1.645
-"""Standard errors: beyond so many lies 5 % of a normal distribution."""
+MARGIN = 1.0
+"""Standard errors, as when models are chosen by cross-validation (Breiman et al., 1984)."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,16 @@ def test_choices_are_thinned_evenly() -> None:
 def test_what_is_not_faster_than_something_milder_goes() -> None:
     path = [frozenset(range(n)) for n in (4, 3, 2, 1, 0)]
     seconds = dict(zip(path, (0.6, 0.5, 0.995, 0.9, 1.0), strict=True))
-    assert paying(path, seconds) == [path[1], path[3], path[4]]
+    losses = dict(zip(path, (0.8, 0.4, 0.2, 0.1, 0.0), strict=True))
+    assert paying(path, seconds, losses) == [path[1], path[3], path[4]]
     slow = dict.fromkeys(path, 2.0) | {path[-1]: 1.0}
-    assert paying(path, slow) == [path[-1]]
+    assert paying(path, slow, losses) == [path[-1]]
+
+
+def test_of_choices_that_lose_nearly_as_much_the_fastest_stays() -> None:
+    path = [frozenset(range(n)) for n in (4, 3, 2, 1, 0)]
+    seconds = dict(zip(path, (0.5, 0.6, 0.7, 0.8, 1.0), strict=True))
+    losses = dict(zip(path, (0.010, 0.009, 0.008, 0.005, 0.0), strict=True))
+    assert paying(path, seconds, losses) == [path[0], path[3], path[4]]
+    losses = dict.fromkeys(path, 0.0)
+    assert paying(path, seconds, losses) == [*path]

@@ -47,6 +47,9 @@ FINE = 2.0**0.5
 DOUBTFUL = 0.95
 """The share of all losses whose activations have several ranges tried."""
 
+SLIGHT, MANY = 1e-5, 16
+"""A loss from which on others have them tried too, and how many at most: milder choices rest on these."""
+
 
 def risk(part: Part) -> float:
     """How many times more a part of the covering range counts to lose than was measured."""
@@ -161,11 +164,11 @@ class _Tried:
         return best == min(self.parts[name]) and min(best) > SMALLEST
 
     def dearest(self) -> list[str]:
-        """The names that most of the losses of whole ranges come from."""
+        """The names that the losses of whole ranges come from, and would come from in milder choices."""
         losses = {name: self.losses.get((name, WHOLE), 0.0) for name in self.parts}
-        total, found = DOUBTFUL * sum(losses.values()), []
+        total, found = DOUBTFUL * sum(losses.values()), list[str]()
         for name in sorted(losses, key=lambda name: (-losses[name], name)):
-            if total <= 0:
+            if total <= 0 and (losses[name] < SLIGHT or len(found) >= MANY):
                 break
             total -= losses[name]
             found.append(name)

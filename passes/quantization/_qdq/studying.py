@@ -30,7 +30,7 @@ from .choice import Problem
 from .clipping import RangeSearch
 from .insertion import Insertion, Role, Scale
 from .losses import measured_losses, samples_for
-from .racing import Seconds, paying, thinned
+from .racing import Losses, Seconds, paying, thinned
 from .settling import settled
 from .study import Evidence, Study
 from .table import Form, Table
@@ -101,7 +101,7 @@ class Studying:
         path, wholes = self._weighed(thinned(path, problem), problem, scales)
         seconds: Seconds = {}
         if forms and len(path) > 1:
-            path, seconds = self._raced(path, scales)
+            path, seconds = self._raced(path, wholes, scales)
         times = self._table(units, forms).problem({})
         evidence = Evidence(found, known, times, wholes, self._basis(source))
         return Study(units, scales, path, problem, self.refused, self.constants, seconds, evidence)
@@ -205,7 +205,7 @@ class Studying:
         return sorted(path, key=lambda chosen: -losses[chosen]), losses
 
     def _raced(
-        self, path: Sequence[frozenset[int]], scales: Mapping[str, Scale]
+        self, path: Sequence[frozenset[int]], losses: Losses, scales: Mapping[str, Scale]
     ) -> tuple[list[frozenset[int]], Seconds]:
         """The choices of a path that pay when whole models are timed side by side, and the times of all."""
         try:
@@ -214,7 +214,7 @@ class Studying:
             self.refused["the model"] = f"its choices cannot be timed: {error.what}"
             return list(path), {}
         seconds = {form.chosen: form.profile.total for form in forms}
-        return paying(path, seconds), seconds
+        return paying(path, seconds, losses), seconds
 
     def _timed(
         self,
