@@ -9,9 +9,7 @@ from graphopt.report.html import strips
 from graphopt.report.html.blocks import (
     Block,
     Column,
-    Details,
     Figure,
-    Grid,
     Heading,
     Limits,
     Note,
@@ -20,6 +18,7 @@ from graphopt.report.html.blocks import (
     Table,
     cut,
 )
+from graphopt.report.html.gallery import gallery
 from graphopt.report.html.histogram import distance, drawable, histogram
 from graphopt.report.html.svg import finite
 from graphopt.report.html.text import name, safe
@@ -47,9 +46,7 @@ def _histograms(changed: list[LayerInfo], limits: Limits) -> list[Block]:
     """Small histograms, the most changed first."""
     if not changed:
         return [Note("No layer's weights take other values than before.")]
-    shown, rest = changed[: limits.histograms], changed[limits.histograms : 4 * limits.histograms]
-    left_out = len(changed) - len(shown) - len(rest)
-    blocks: list[Block] = [
+    return [
         Heading("How the values of the weights moved"),
         Note(
             "The grey outline is before, blue after. Ticks under the axis are the values that the weights "
@@ -57,16 +54,8 @@ def _histograms(changed: list[LayerInfo], limits: Limits) -> list[Block]:
             "changed layers come first.",
             "quiet",
         ),
-        Grid([_figure(layer) for layer in shown], "small"),
+        *gallery(changed, _figure, limits, "layers"),
     ]
-    if rest:
-        grid = Grid([_figure(layer) for layer in rest], "small")
-        blocks.append(Details(f"{len(rest)} more layers", [grid]))
-    if left_out:
-        blocks.append(
-            Note(f"{left_out:,} more histograms are left out here; the JSON has them.", "quiet")
-        )
-    return blocks
 
 
 def _figure(layer: LayerInfo) -> Figure:

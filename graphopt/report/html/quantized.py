@@ -11,7 +11,6 @@ from graphopt.report.html.blocks import (
     Column,
     Details,
     Figure,
-    Grid,
     Heading,
     Limits,
     Note,
@@ -21,6 +20,7 @@ from graphopt.report.html.blocks import (
     cut,
 )
 from graphopt.report.html.figures import plain, points
+from graphopt.report.html.gallery import gallery
 from graphopt.report.html.ranges import has_picture, picture, steps_a_mark
 from graphopt.report.html.svg import finite
 from graphopt.report.html.text import compose, hinted, name, safe
@@ -98,10 +98,7 @@ def _pictures(rows: list[QuantizedInfo], limits: Limits) -> list[Block]:
     order = sorted(found.values(), key=_harm)
     if not order:
         return []
-    shown = order[: limits.histograms]
-    rest = order[limits.histograms : 4 * limits.histograms]
-    left_out = len(order) - len(shown) - len(rest)
-    blocks: list[Block] = [
+    return [
         Heading("Activations and the grids that they are rounded to"),
         Note(
             "Blue lies within the range of the grid, red is clipped to its ends. Marks under the axis are "
@@ -109,20 +106,8 @@ def _pictures(rows: list[QuantizedInfo], limits: Limits) -> list[Block]:
             "grid has them. What loses most comes first.",
             "quiet",
         ),
-        Grid([_figure(entry) for entry in shown], "small"),
+        *gallery(order, _figure, limits, "activations"),
     ]
-    if rest:
-        blocks.append(
-            Details(
-                f"{len(rest)} more activations",
-                [Grid([_figure(entry) for entry in rest], "small")],
-            )
-        )
-    if left_out:
-        blocks.append(
-            Note(f"{left_out:,} more histograms are left out here; the JSON has them.", "quiet")
-        )
-    return blocks
 
 
 def _harm(found: RangeInfo) -> tuple[float, float]:
