@@ -110,8 +110,11 @@ def bytes_of(size: str, whole: int) -> float:
     Raises:
         ValueError: it is neither.
     """
-    number = float(size.removesuffix("%"))
+    try:
+        number = float(size.removesuffix("%"))
+    except ValueError:
+        number = 0.0
     target = number / 100 * whole if size.endswith("%") else number
     if not 0 < target < np.inf:
-        raise ValueError(f"a size of {size}")
+        raise ValueError(f"size is a share, as in 25%, or bytes; not {size!r}")
     return target
