@@ -231,7 +231,7 @@ def test_without_labels() -> None:
     softmax = np.exp(y) / np.exp(y).sum(1, keepdims=True)
     assert chosen(None, p=softmax, q=softmax) == "agreement"
     assert chosen(None, p=softmax, boxes=logits(4)) == "cosine"
-    assert chosen(None, steps=RNG.random((SIZE, 3, 4))) == "cosine@steps"
+    assert chosen(None, steps=RNG.standard_normal((SIZE, 3, 4))) == "cosine@steps"
     assert chosen(None, y=RNG.standard_normal((SIZE, 1))) == "sqnr@y"
     assert chosen(None, y=RNG.random(SIZE), z=logits()) == "sqnr"
     assert chosen(None, y=np.array(1.5)) == "sqnr@y"
@@ -257,7 +257,10 @@ def test_probabilities_without_labels_are_compared_as_such() -> None:
     assert chosen(None, given=sigmoid, y=one) == "tv@y"
     assert chosen(None, given=sigmoid, y=one.reshape(-1, 1)) == "tv@y"
     assert chosen(None, given=model("y", op="Relu"), y=one) == "sqnr@y"
-    assert chosen(None, given=sigmoid, y=RNG.random((SIZE, 3, 4))) == "cosine@y"
+    some = RNG.random((SIZE, 3, 4))
+    assert chosen(None, given=sigmoid, y=some) == "soft-iou@y"
+    assert chosen(None, given=sigmoid, y=0.4 * some) == "cosine@y"  # no mask
+    assert chosen(None, given=model("y", op="Relu"), y=some) == "cosine@y"
     carried = model("y", "h", op="Sigmoid")
     carried.graph.inputs[0].shape = (2, 7)
     assert chosen(None, given=carried, y=one, h=RNG.standard_normal((2, 7))) == "tv@y"
@@ -276,7 +279,7 @@ def test_decisions_of_steps_are_counted() -> None:
     assert of(9) == of(10, 0.005) == "tv@y"  # fewer than six decisions may differ
     assert of(10, y=0.4 * steps["y"]) == "tv@y"  # all of them are decided alike
     assert of(10, given=model("y", "h", op="Relu")) == "sqnr"
-    assert of(10, y=RNG.random((8, 8, 8))) == "cosine"  # a map
+    assert of(10, y=RNG.random((8, 8, 8))) == "soft-iou@y"  # a map
 
 
 def test_reasons_are_said() -> None:
@@ -301,6 +304,7 @@ def test_measures_worth_a_report() -> None:
         "q": softmax,
         "steps": np.full((SIZE, 3, 4), 0.25, np.float16),
         "one": y[:, :1],
+        "map": np.full((SIZE, 1, 3, 2), 0.25),
         "scalar": np.array(1.0),
         "ids": LABELS,
         "words": np.array(["a"] * SIZE, object),
@@ -314,8 +318,9 @@ def test_measures_worth_a_report() -> None:
     assert found["y"] == ["agreement", "cosine", "sqnr", "worst"]
     assert found["q"] == ["agreement", "cosine", "sqnr", "worst", "kl", "tv"]
     assert found["steps"] == ["cosine", "sqnr", "worst", "kl", "tv"]
+    assert found["map"] == ["cosine", "sqnr", "worst", "soft-iou"]
     assert found["one"] == found["scalar"] == ["sqnr", "worst"]
     assert found["ids"] == ["equal"]
     of_boxes = [m.name for m in fidelity_metrics({"boxes": np.ones((9, 4))}, size=2)]
     assert of_boxes == ["cosine", "sqnr", "worst"]
-    assert set(found) == {"y", "p", "q", "steps", "one", "scalar", "ids"}
+    assert set(found) == {"y", "p", "q", "steps", "one", "map", "scalar", "ids"}

@@ -64,6 +64,7 @@ TEXTS = [
         "equal@ids",
         "kl",
         "kl@steps",
+        "soft-iou@y",
         "sqnr",
         "sqnr@steps",
         "tv@y",

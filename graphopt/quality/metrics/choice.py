@@ -6,7 +6,8 @@ the one by which the original does best is taken: an output does better on the l
 
 Without labels it is a measure of fidelity: agreement of the decisions where the model predicts classes, or
 one probability for each step of a sequence, and there are enough of them to ever prove so small a drop; else
-one that every sample says something about. The directions of embeddings are compared.
+one that every sample says something about, such as the overlap of masks where the model gives maps of
+probabilities. The directions of embeddings are compared.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from graphopt.quality.metrics.decisions import ElementAgreement, rarer
 from graphopt.quality.metrics.embeddings import is_embedding
 from graphopt.quality.metrics.fidelity import Agreement, Cosine, Equal
 from graphopt.quality.metrics.kl import KL, are_probabilities
+from graphopt.quality.metrics.masks import SoftIoU
 from graphopt.quality.metrics.noise import SQNR, WorstDifference
 from graphopt.quality.metrics.outputs import as_numbers, is_float, is_text, listed, shown, tensors
 from graphopt.quality.metrics.parsing import parse_metric
@@ -144,6 +146,9 @@ def _fidelity(
     if likely:
         at = f"@{likely[0]}" if len(likely) == 1 else ""
         return f"tv{at}", f"no labels{why_not}; the outputs are probabilities"
+    if _are_masks(model, answers, size):
+        at = f"@{next(iter(answers))}" if len(answers) == 1 else ""
+        return f"soft-iou{at}", f"no labels; a map of probabilities is a mask{several}"
     if any(array.size <= (len(array) if array.ndim else 1) for array in floats.values()):
         why = (
             f"no labels; an output is one number per sample; signal and noise are compared{several}"
@@ -205,6 +210,21 @@ def _probabilities(model: Model, answers: Outputs) -> list[str]:
     return list(answers)
 
 
+def _are_masks(model: Model, answers: Outputs, size: int | None) -> bool:
+    """Whether all answers are maps of probabilities, some of which exceed a half and some do not."""
+    known = thresholds(model)
+    return bool(answers) and all(
+        known.get(name) == PROBABILITY
+        and array.ndim > 1
+        and not _is_sequence(array, size)
+        and array.size > (len(array) if size is None else size)
+        and SoftIoU().fits(array)
+        and not is_distribution(array)
+        and rarer(array) > 0
+        for name, array in answers.items()
+    )
+
+
 def _predict_classes(model: Model, floats: Outputs, size: int | None) -> bool:
     """Whether all outputs are scores of classes: one that has their form, or several probabilities."""
     scores = [_scores(array, size) for array in floats.values()]
@@ -222,7 +242,8 @@ def fidelity_metrics(model_outputs_example: Outputs, size: int | None = None) ->
 
     Returns:
         Metrics bound to one output each: agreement where it has the form of scores of classes, cosine, sqnr,
-        worst, and kl and tv where it holds probabilities; equal for integers and booleans; none for strings.
+        worst, and kl and tv where it holds probabilities of classes, soft-iou where a map holds numbers from
+        0 to 1; equal for integers and booleans; none for strings.
     """
     return list(
         chain(*(_of_output(name, a, size) for name, a in tensors(model_outputs_example).items()))
@@ -242,4 +263,6 @@ def _of_output(name: str, array: np.ndarray, size: int | None) -> list[Metric]:
         found.insert(0, Agreement(output=name))
     if array.ndim > 1 and array.shape[-1] > 1 and are_probabilities(as_numbers(array)):
         found += [KL(output=name), TotalVariation(output=name)]
+    elif array.ndim > 2 and SoftIoU().fits(array):
+        found.append(SoftIoU(output=name))
     return found

@@ -27,6 +27,7 @@ from graphopt.quality.metrics.entries import entries
 from graphopt.quality.metrics.f1 import F1
 from graphopt.quality.metrics.fidelity import Agreement, Cosine, Equal
 from graphopt.quality.metrics.kl import KL
+from graphopt.quality.metrics.masks import SoftIoU
 from graphopt.quality.metrics.noise import SQNR, WorstDifference
 from graphopt.quality.metrics.regression import MAE, MSE
 from graphopt.quality.metrics.scores import thresholds
@@ -122,6 +123,7 @@ KINDS: dict[str, Kind] = {
     "kl": Kind(KL, {"axis": _AXIS, "scores": _one_of("auto", "probabilities", "logits")}),
     "mae": Kind(MAE, {}),
     "mse": Kind(MSE, {}),
+    "soft-iou": Kind(SoftIoU, {}),
     "sqnr": Kind(SQNR, {}),
     "top1": Kind(Top1, _CLASS),
     "topk": Kind(TopK, {"k": _whole(1, "a whole number from 1"), "classes": _distinct}),
@@ -139,6 +141,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("top-k", "topn"), "topk:k=K"),
     **dict.fromkeys(("f1-score", "fscore"), "f1"),
     **dict.fromkeys(("l2", "rmse"), "mse"),
+    **dict.fromkeys(("iou", "miou", "jaccard", "dice"), "soft-iou"),
     **dict.fromkeys(("snr", "psnr"), "sqnr"),
     **dict.fromkeys(("exact-match", "sequence-accuracy"), "word-accuracy"),
     **dict.fromkeys(("pixel-accuracy", "token-accuracy"), "element-accuracy"),
