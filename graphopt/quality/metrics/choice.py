@@ -216,7 +216,7 @@ def _are_masks(model: Model, answers: Outputs, size: int | None) -> bool:
     return bool(answers) and all(
         known.get(name) == PROBABILITY
         and array.ndim > 1
-        and size in (None, len(array))
+        and size in (None, 1, len(array))
         and not _is_sequence(array, size)
         and array.size > len(array)
         and SoftIoU().fits(array)
