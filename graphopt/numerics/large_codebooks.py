@@ -1,9 +1,11 @@
 """Codebooks of layers with very many weights: fitted to a part of the outputs, then given to all.
 
 A codebook has k unknowns, and a large layer millions of weights to find them from. So the values are found as
-in ``numerics.codebooks`` for evenly spaced outputs with ``SAMPLE`` weights in sum. With the values fixed the
-outputs do not depend on each other: a portion at a time, each is rounded to them (``numerics.rounding``), in
-float32. So the work is that of rounding once, and the memory that of a portion.
+in ``numerics.codebooks`` for outputs with ``SAMPLE`` weights in sum: in the order of their largest weights
+that with the largest of all, and evenly spaced ones behind it. So no value is far from what it stands for,
+even where few outputs are much larger than the others. With the values fixed the outputs do not depend on
+each other: a portion at a time, each is rounded to them (``numerics.rounding``), in float32. So the work is
+that of rounding once, and the memory that of a portion.
 
 As there, no output is worse than with the nearest of the values.
 """
@@ -54,7 +56,7 @@ def shared_to_fit(
     if step < 2 or weights.shape[2] < 2 * step:
         whole = clustered_to_fit(weights, k, gram, zeros, dtype, merge=merge)
         return whole.values().astype(dtype)
-    picked = slice(step // 2, None, step)
+    picked = _spread(weights, step)
     sample, own = weights[:, :, picked], None if zeros is None else zeros[:, :, picked]
     fitted = clustered_to_fit(sample, k, gram, own, dtype, turns=1, merge=merge)
     book = _Values(np.unique(fitted.centres))
@@ -95,6 +97,12 @@ class _Values:
     ) -> np.ndarray:
         """The numbers at places."""
         return np.asarray(self._centres[steps])
+
+
+def _spread(weights: np.ndarray, step: int) -> np.ndarray:
+    """Every so many-th output, in the order of their largest weights and from the largest on."""
+    size = np.maximum(weights.max(axis=(0, 1)), -weights.min(axis=(0, 1)))
+    return np.sort(np.argsort(-size, kind="stable")[::step])
 
 
 def _portions(shape: tuple[int, ...]) -> Iterator[slice]:

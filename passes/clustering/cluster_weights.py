@@ -43,6 +43,7 @@ from graphopt.ir.surgery import discard
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.pass_base import Context, Edit, Skip
 
+from ..folding.merge_duplicate_initializers import constants_below, merge_equal
 from ..quantization._layer_moments import Moments, importance
 from ..quantization._opsets import ensure_opset, opset_objection
 from ..quantization._weight_places import Place, places_of, refusal
@@ -139,6 +140,7 @@ class ClusterWeights(LossyPass):
         opset = min(int(scope.opset) for scope in context.scopes())
         places = self._places(context)
         how = cluster_places(places, levels, context)
+        known = _constants(context)
         for choice in chosen:
             weight, reader = places[choice.where].weight, places[choice.where].reader
             if weight.dtype.kind == "f":
@@ -150,6 +152,10 @@ class ClusterWeights(LossyPass):
                     discard(scope, weight)
                 weight.values = weight.values[:0].copy()  # what was cut off may live on for long
             yield Edit(reader, f"{choice.where} {choice.what}{left}, {how[choice.where]}")
+        for _ in merge_equal(
+            each for name, each in _constants(context).items() if name not in known
+        ):
+            pass  # codes of the same form have the same tables
 
     def _places(self, context: Context) -> dict[str, Place | Stored]:
         """All tensors by name, of floats and of integers."""
@@ -251,6 +257,11 @@ class ClusterWeights(LossyPass):
             return wanted.levels(place)
         shape = tuple(place.weight.shape)
         return {k: Sharing(shape, k) for k in more(plain_clusters(self.first, self.vector))}
+
+
+def _constants(context: Context) -> dict[str, Constant]:
+    """Those that nodes read, by name."""
+    return {each.name: each for each in constants_below(context.model.graph)}
 
 
 def _taken(place: Place | Stored, sharing: Sharing, context: Context) -> tuple[int, int]:

@@ -11,7 +11,7 @@ Refuses: constants that a graph returns; graph inputs with a default value, whic
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,17 +31,21 @@ class MergeDuplicateInitializers(Pass):
 
     def apply(self, graph: Scope, context: Context) -> Iterator[Edit | Skip]:
         """See the module's docstring."""
-        if graph.parent is not None:
-            return
-        alike: dict[Kind, list[Constant]] = {}
-        for constant in _constants(graph):
-            alike.setdefault((constant.dtype.name, tuple(constant.shape)), []).append(constant)
-        for group in alike.values():
-            if len(group) > 1:
-                yield from _merge(group)
+        if graph.parent is None:
+            yield from merge_equal(constants_below(graph))
 
 
-def _constants(root: Scope) -> list[Constant]:
+def merge_equal(constants: Iterable[Constant]) -> Iterator[Edit]:
+    """Let what reads one of several equal constants read the first of them; an edit for each that goes."""
+    alike: dict[Kind, list[Constant]] = {}
+    for constant in constants:
+        alike.setdefault((constant.dtype.name, tuple(constant.shape)), []).append(constant)
+    for group in alike.values():
+        if len(group) > 1:
+            yield from _merge(group)
+
+
+def constants_below(root: Scope) -> list[Constant]:
     """The constants that nodes read, in all scopes below a root, outer ones first."""
     found: dict[int, Constant] = {}
     waiting = [root]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphopt.numerics import masses
+from graphopt.numerics import large_codebooks, masses
 from graphopt.numerics.kmeans import cluster, divided
 from graphopt.numerics.large_codebooks import SAMPLE, shared_to_fit
 from graphopt.numerics.masses import Masses
@@ -71,3 +71,14 @@ def test_large_layers_are_rounded_to_fit(zero: bool) -> None:
     assert len(np.unique(found)) <= 8
     assert lost(found) < 0.8 * lost(centres[index])
     assert zeros is None or not found[zeros].any()
+
+
+def test_values_of_a_large_layer_reach_its_largest_output(monkeypatch) -> None:
+    """One output among many that is ten times as large, as the blank of a CTC decoder is."""
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal((1, 32, 600))
+    weights[:, :, 101] *= 10
+    monkeypatch.setattr(large_codebooks, "SAMPLE", weights.size // 8)
+    found = shared_to_fit(weights, 64, np.eye(32)[None])
+    gap = np.square(found - weights).sum(axis=(0, 1)) / np.square(weights).sum(axis=(0, 1))
+    assert gap[101] < 0.01
