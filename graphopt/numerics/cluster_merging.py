@@ -18,6 +18,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from graphopt.numerics.kmeans import nearest
+
 T = TypeVar("T")
 
 
@@ -73,6 +75,38 @@ def furthest(count: int, attempt: Callable[[int], tuple[float, T]], limit: float
         else:
             high = middle - 1
     return best
+
+
+def merged(
+    values: np.ndarray,
+    centres: np.ndarray,
+    index: np.ndarray,
+    mass: np.ndarray | None,
+    share: float,
+    zero: bool = False,
+) -> np.ndarray:
+    """Centres of which the smallest were merged away, as far as the error of the numbers themselves allows.
+
+    Args:
+        values: the numbers.
+        centres: rising.
+        index: the centre of each number.
+        mass: what each number counts; None: all alike.
+        share: by which the weighted squared error may grow.
+        zero: whether a centre that is 0 stays.
+    """
+    weights = np.ones(values.shape) if mass is None else mass
+    places, count = index.ravel(), len(centres)
+    masses = np.bincount(places, weights.ravel(), count)
+    rows = merges(centres, np.bincount(places, minlength=count), masses, zero)
+
+    def attempt(number: int) -> tuple[float, np.ndarray]:
+        book = np.unique(rows[number])
+        return float((weights * np.square(book[nearest(book, values)] - values)).sum()), book
+
+    error, book = attempt(0)
+    reached = furthest(len(rows) - 1, attempt, (1.0 + share) * error)
+    return book if reached is None else reached
 
 
 def _middle(masses: list[float], centres: list[float], zero: bool) -> float:

@@ -88,14 +88,8 @@ class Problem(NamedTuple):
         return found.reshape(values.shape)
 
     def importance(self) -> np.ndarray:
-        """``H_ii`` of each weight; 1 of each where all are 0."""
-        diagonal = np.zeros(self.weights.shape[0] * self.weights.shape[1])
-        for own, matrix in self.blocks:
-            diagonal[own] = np.maximum(np.diagonal(matrix), 0.0)
-        if not diagonal.any():
-            diagonal[:] = 1.0
-        stacked = diagonal.reshape(*self.weights.shape[:2], 1)
-        return np.broadcast_to(stacked, self.weights.shape)
+        """``H_ii`` of each weight."""
+        return importance(self.gram, self.weights.shape)
 
     def errors(self, found: Clustered) -> np.ndarray:
         """E of the outputs of each codebook."""
@@ -221,6 +215,16 @@ def _rounded(
 def _squares(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Products summed over each codebook."""
     return np.asarray(np.sum(left * right, axis=1, keepdims=True))
+
+
+def importance(gram: Gram, shape: tuple[int, ...]) -> np.ndarray:
+    """``H_ii`` of each weight of a shape ``(groups, features, outputs)``; 1 of each where all are 0."""
+    diagonal = np.zeros(shape[0] * shape[1])
+    for own, matrix in _blocks(gram, shape):
+        diagonal[own] = np.maximum(np.diagonal(matrix), 0.0)
+    if not diagonal.any():
+        diagonal[:] = 1.0
+    return np.broadcast_to(diagonal.reshape(*shape[:2], 1), shape)
 
 
 def _blocks(gram: Gram, shape: tuple[int, ...]) -> list[tuple[np.ndarray, np.ndarray]]:

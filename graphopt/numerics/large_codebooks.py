@@ -1,11 +1,10 @@
-"""Codebooks of layers with very many weights: fitted to a part of the outputs, then given to all.
+"""Codebooks of layers with very many weights: those of k-means, and the assignment fitted to the output.
 
-A codebook has k unknowns, and a large layer millions of weights to find them from. So the values are found as
-in ``numerics.codebooks`` for outputs with ``SAMPLE`` weights in sum: in the order of their largest weights
-that with the largest of all, and evenly spaced ones behind it. So no value is far from what it stands for,
-even where few outputs are much larger than the others. With the values fixed the outputs do not depend on
-each other: a portion at a time, each is rounded to them (``numerics.rounding``), in float32. So the work is
-that of rounding once, and the memory that of a portion.
+A codebook has k unknowns, and a large layer millions of weights to find them from: fitted to the output, it
+differs little from that of k-means, each weight counting by the second moment of what it is multiplied with.
+So that one is taken. With the values fixed the outputs do not depend on each other: a portion at a time, each
+is rounded to them (``numerics.rounding``), in float32. So the work is that of rounding once, and the memory
+that of a portion.
 
 As there, no output is worse than with the nearest of the values.
 """
@@ -17,11 +16,14 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from graphopt.numerics.cluster_merging import merged
+from graphopt.numerics.codebook_fitting import importance
 from graphopt.numerics.codebooks import clustered_to_fit
+from graphopt.numerics.kmeans import cluster
 from graphopt.numerics.rounding import Gram, rounded_to_fit
 
-SAMPLE = 1 << 18
-"""Weights that a codebook is fitted to."""
+LARGE = 1 << 19
+"""Weights up to which the codebook is fitted to the output, too."""
 
 PORTION = 1 << 21
 """Weights that are rounded together."""
@@ -46,28 +48,27 @@ def shared_to_fit(
         merge: as for ``clustered_to_fit``.
 
     Returns:
-        The weights, of ``dtype`` and the shape of W. Up to ``2 SAMPLE`` weights they are those of
+        The weights, of ``dtype`` and the shape of W. Up to ``LARGE`` weights they are those of
         ``clustered_to_fit``.
 
     Raises:
         ValueError: shapes do not fit, or an element is not finite.
     """
-    step = weights.size // SAMPLE
-    if step < 2 or weights.shape[2] < 2 * step:
+    if weights.size <= LARGE:
         whole = clustered_to_fit(weights, k, gram, zeros, dtype, merge=merge)
         return whole.values().astype(dtype)
-    picked = _spread(weights, step)
-    sample, own = weights[:, :, picked], None if zeros is None else zeros[:, :, picked]
-    fitted = clustered_to_fit(sample, k, gram, own, dtype, turns=1, merge=merge)
-    book = _Values(np.unique(fitted.centres))
+    zero = zeros is not None
+    values = np.where(zeros, 0.0, weights) if zero else weights
+    mass = importance(gram, weights.shape)
+    centres, index = cluster(values, k, mass, zero)
+    if merge > 0:
+        centres = merged(values, centres, index, mass, merge, zero)
+    book = _Values(np.unique(centres.astype(dtype)))
     found = np.empty(weights.shape, dtype)
     for part in _portions(weights.shape):
         pinned = False if zeros is None else zeros[:, :, part]
-        values = weights[:, :, part]
-        if zeros is not None:
-            values = np.where(pinned, 0.0, values)
         steps = rounded_to_fit(
-            values, 1.0, 0.0, book, gram, pinned=pinned, precision=np.dtype(np.float32)
+            values[:, :, part], 1.0, 0.0, book, gram, pinned=pinned, precision=np.dtype(np.float32)
         )
         found[:, :, part] = book.dequantized(steps)
     return found
@@ -97,12 +98,6 @@ class _Values:
     ) -> np.ndarray:
         """The numbers at places."""
         return np.asarray(self._centres[steps])
-
-
-def _spread(weights: np.ndarray, step: int) -> np.ndarray:
-    """Every so many-th output, in the order of their largest weights and from the largest on."""
-    size = np.maximum(weights.max(axis=(0, 1)), -weights.min(axis=(0, 1)))
-    return np.sort(np.argsort(-size, kind="stable")[::step])
 
 
 def _portions(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -39,7 +39,7 @@ DAMPING = 0.01
 SWEEPS = 3
 """The most sweeps of coordinate descent. It ends earlier where no weight moves."""
 
-PANEL = 64
+PANEL = 32
 """Features whose effect on all others is one product."""
 
 LEAST_GAIN = 1e-9
@@ -271,10 +271,10 @@ def _move(
     Args:
         problem: in the order of the arrays.
         i: the feature.
-        panel: the features whose slope is to be kept up.
+        panel: the features that it is one of.
         steps: the integers.
         gap: D.
-        slope: H D of the panel.
+        slope: H D of the panel; of features behind this one it is kept up.
     """
     own = slope[:, i - panel.start]
     curve = problem.gram[:, i, i, None]
@@ -289,6 +289,7 @@ def _move(
         change = np.where(better, change, 0.0)
         steps[:, i] = np.where(better, found, steps[:, i])
         gap[:, i] += change
-        slope += problem.gram[:, panel, i, None] * change[:, None]
+        later = slice(i + 1, panel.stop)
+        slope[:, i + 1 - panel.start :] += problem.gram[:, later, i, None] * change[:, None]
         return True
     return False

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphopt.numerics.cluster_merging import furthest, merges
+from graphopt.numerics.cluster_merging import merged
 from graphopt.numerics.codebooks import Codebooks, clustered_to_fit
 from graphopt.numerics.kmeans import cluster, nearest
 from graphopt.numerics.kmeans_rows import cluster_rows
@@ -112,7 +112,8 @@ def clustered(values: np.ndarray, sharing: Sharing, mass: np.ndarray | None) -> 
     if sharing.axis is None:
         centres, index = cluster(values, sharing.values, mass, zero)
         if sharing.merge > 0:
-            return _merged(values, centres, index, mass, sharing.merge, zero)
+            centres = merged(values, centres, index, mass, sharing.merge, zero)
+            index = nearest(centres, values)
         return np.asarray(centres[index])
     if sharing.vector > 1:
         return _nearest_vectors(values, sharing, mass)
@@ -166,27 +167,3 @@ def _fitted(
     if books is None:
         return shared_to_fit(matrices, k, gram, zeros, dtype, sharing.merge)
     return clustered_to_fit(matrices, k, gram, zeros, dtype, books=books).values()
-
-
-def _merged(
-    values: np.ndarray,
-    centres: np.ndarray,
-    index: np.ndarray,
-    mass: np.ndarray | None,
-    merge: float,
-    zero: bool,
-) -> np.ndarray:
-    """A weight whose clusters were merged away as far as its own error allows."""
-    weights = np.ones(values.shape) if mass is None else mass
-    places, count = index.ravel(), len(centres)
-    masses = np.bincount(places, weights.ravel(), count)
-    rows = merges(centres, np.bincount(places, minlength=count), masses, zero)
-
-    def attempt(number: int) -> tuple[float, np.ndarray]:
-        book = np.unique(rows[number])
-        found = book[nearest(book, values)]
-        return float((weights * np.square(found - values)).sum()), found
-
-    limit = (1.0 + merge) * attempt(0)[0]
-    reached = furthest(len(rows) - 1, attempt, limit)
-    return attempt(0)[1] if reached is None else reached

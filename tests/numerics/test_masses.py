@@ -7,7 +7,7 @@ import pytest
 
 from graphopt.numerics import large_codebooks, masses
 from graphopt.numerics.kmeans import cluster, divided
-from graphopt.numerics.large_codebooks import SAMPLE, shared_to_fit
+from graphopt.numerics.large_codebooks import LARGE, shared_to_fit
 from graphopt.numerics.masses import Masses
 
 DRAWN = {
@@ -52,7 +52,7 @@ def test_few_values_of_many_numbers_are_kept(monkeypatch) -> None:
 @pytest.mark.parametrize("zero", [False, True])
 def test_large_layers_are_rounded_to_fit(zero: bool) -> None:
     rng = np.random.default_rng(3)
-    weights = rng.standard_t(5, (1, 32, 2 * SAMPLE // 32 + 32)).astype(np.float32)
+    weights = rng.standard_t(5, (1, 32, LARGE // 32 + 32)).astype(np.float32)
     x = rng.standard_normal((200, 32)) @ rng.standard_normal((32, 32))
     gram = (x.T @ x / 200)[None]
     zeros = rng.random(weights.shape) < 0.3 if zero else None
@@ -78,7 +78,7 @@ def test_values_of_a_large_layer_reach_its_largest_output(monkeypatch) -> None:
     rng = np.random.default_rng(3)
     weights = rng.standard_normal((1, 32, 600))
     weights[:, :, 101] *= 10
-    monkeypatch.setattr(large_codebooks, "SAMPLE", weights.size // 8)
+    monkeypatch.setattr(large_codebooks, "LARGE", 0)
     found = shared_to_fit(weights, 64, np.eye(32)[None])
     gap = np.square(found - weights).sum(axis=(0, 1)) / np.square(weights).sum(axis=(0, 1))
     assert gap[101] < 0.01
