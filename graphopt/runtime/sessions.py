@@ -23,6 +23,7 @@ def open_session(
     profile: str = "",
     integers: bool = True,
     fold: bool = True,
+    prepack: bool = True,
 ) -> Any:
     """Open a session.
 
@@ -35,6 +36,7 @@ def open_session(
         integers: whether its optimizations may compute on integers what QuantizeLinear and DequantizeLinear
             stand around.
         fold: whether they may compute constants in advance and hold them.
+        prepack: whether kernels may hold weights a second time, in the order in which they read them.
 
     Raises:
         ProviderError: the provider is missing or does not start.
@@ -52,6 +54,8 @@ def open_session(
     options.enable_cpu_mem_arena = optimize
     if not integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     if profile:
         options.enable_profiling = True
         options.profile_file_prefix = profile

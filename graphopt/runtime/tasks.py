@@ -41,6 +41,7 @@ class Tasks:
         provider: str = "cpu",
         integers: bool = True,
         fold: bool = True,
+        prepack: bool | None = None,
     ) -> list[str]:
         """Open a session under a key.
 
@@ -53,6 +54,8 @@ class Tasks:
             provider: ``cpu``, ``cuda`` or ``cuda:N``.
             integers: whether its optimizations may compute on integers.
             fold: whether they may compute constants in advance and hold them.
+            prepack: whether kernels may hold weights a second time, for speed. None: not those of a model
+                that comes as a path, which is large; mapped from its file they take no memory of their own.
 
         Returns:
             The names of the model's outputs.
@@ -66,8 +69,15 @@ class Tasks:
             proto = onnx.load(model) if isinstance(model, str) else onnx.load_from_string(model)
             self.sessions[key] = ReferenceEvaluator(proto)
             return list(self.sessions[key].output_names)
+        prepack = isinstance(model, bytes) if prepack is None else prepack
         session = open_session(
-            model, optimize, threads, Provider.parse(provider), integers=integers, fold=fold
+            model,
+            optimize,
+            threads,
+            Provider.parse(provider),
+            integers=integers,
+            fold=fold,
+            prepack=prepack,
         )
         self.sessions[key] = session
         return [output.name for output in session.get_outputs()]

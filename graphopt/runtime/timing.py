@@ -88,7 +88,9 @@ def time_models(
                 break
             native.close()
             for key in orders[block % len(orders)]:
-                native.call("open", key, paths[key], "ort", optimize, threads, str(provider))
+                native.call(
+                    "open", key, paths[key], "ort", optimize, threads, str(provider), prepack=True
+                )
             wanted, share = max((rounds + block) // count, 1), left / (count - block)
             allowed = share + REQUEST_SECONDS
             timings = native.call(
