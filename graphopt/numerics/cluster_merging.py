@@ -80,7 +80,6 @@ def furthest(count: int, attempt: Callable[[int], tuple[float, T]], limit: float
 def merged(
     values: np.ndarray,
     centres: np.ndarray,
-    index: np.ndarray,
     mass: np.ndarray | None,
     share: float,
     zero: bool = False,
@@ -90,13 +89,12 @@ def merged(
     Args:
         values: the numbers.
         centres: rising.
-        index: the centre of each number.
         mass: what each number counts; None: all alike.
         share: by which the weighted squared error may grow.
         zero: whether a centre that is 0 stays.
     """
     weights = np.ones(values.shape) if mass is None else mass
-    places, count = index.ravel(), len(centres)
+    places, count = nearest(centres, values).ravel(), len(centres)
     masses = np.bincount(places, weights.ravel(), count)
     rows = merges(centres, np.bincount(places, minlength=count), masses, zero)
 

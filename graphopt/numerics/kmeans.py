@@ -52,12 +52,17 @@ def cluster(
         enough of them (``BINS``, ``WORK``) no other centres have a smaller error. Of very many numbers those
         that are nearly equal are clustered together (``masses``).
     """
+    centres = centres_of(values, k, weights, zero)
+    return centres, nearest(centres, values)
+
+
+def centres_of(
+    values: np.ndarray, k: int, weights: np.ndarray | None = None, zero: bool = False
+) -> np.ndarray:
+    """The centres of ``cluster`` alone, which takes less memory."""
     masses = Masses(values, weights)
     distinct = _few(values, masses, k)
-    if distinct is not None:
-        return distinct, np.searchsorted(distinct, values)
-    centres, _ = divided(masses, k, zero)
-    return centres, nearest(centres, values)
+    return divided(masses, k, zero)[0] if distinct is None else distinct
 
 
 def divided(masses: Masses, k: int, zero: bool = False) -> tuple[np.ndarray, float]:
@@ -87,8 +92,9 @@ def _few(values: np.ndarray, masses: Masses, k: int) -> np.ndarray | None:
 
 
 def nearest(centres: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The index of the nearest of some rising centres, for each number."""
-    return np.searchsorted((centres[1:] + centres[:-1]) / 2, values.astype(np.float64))
+    """The index of the nearest of some rising centres, for each number; of itself where it is one."""
+    borders = np.minimum((centres[1:] + centres[:-1]) / 2, np.nextafter(centres[1:], -np.inf))
+    return np.searchsorted(borders, values.astype(np.float64))
 
 
 def _with_zero(centres: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from graphopt.numerics.cluster_merging import merged
 from graphopt.numerics.codebook_fitting import importance
 from graphopt.numerics.codebooks import clustered_to_fit
-from graphopt.numerics.kmeans import cluster
+from graphopt.numerics.kmeans import centres_of
 from graphopt.numerics.rounding import Gram, rounded_to_fit
 
 LARGE = 1 << 19
@@ -57,12 +57,11 @@ def shared_to_fit(
     if weights.size <= LARGE:
         whole = clustered_to_fit(weights, k, gram, zeros, dtype, merge=merge)
         return whole.values().astype(dtype)
-    zero = zeros is not None
-    values = np.where(zeros, 0.0, weights) if zero else weights
+    values = weights if zeros is None else np.where(zeros, 0.0, weights)
     mass = importance(gram, weights.shape)
-    centres, index = cluster(values, k, mass, zero)
+    centres = centres_of(values, k, mass, zeros is not None)
     if merge > 0:
-        centres = merged(values, centres, index, mass, merge, zero)
+        centres = merged(values, centres, mass, merge, zeros is not None)
     book = _Values(np.unique(centres.astype(dtype)))
     found = np.empty(weights.shape, dtype)
     for part in _portions(weights.shape):

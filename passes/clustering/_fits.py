@@ -18,7 +18,7 @@ import numpy as np
 
 from graphopt.numerics.cluster_merging import merged
 from graphopt.numerics.codebooks import Codebooks, clustered_to_fit
-from graphopt.numerics.kmeans import cluster, nearest
+from graphopt.numerics.kmeans import centres_of, nearest
 from graphopt.numerics.kmeans_rows import cluster_rows
 from graphopt.numerics.large_codebooks import shared_to_fit
 from graphopt.numerics.rounding import Gram as Blocks
@@ -110,11 +110,10 @@ def clustered(values: np.ndarray, sharing: Sharing, mass: np.ndarray | None) -> 
     """
     zero = zeros_of(values) is not None
     if sharing.axis is None:
-        centres, index = cluster(values, sharing.values, mass, zero)
+        centres = centres_of(values, sharing.values, mass, zero)
         if sharing.merge > 0:
-            centres = merged(values, centres, index, mass, sharing.merge, zero)
-            index = nearest(centres, values)
-        return np.asarray(centres[index])
+            centres = merged(values, centres, mass, sharing.merge, zero)
+        return np.asarray(centres[nearest(centres, values)])
     if sharing.vector > 1:
         return _nearest_vectors(values, sharing, mass)
     rows = sharing.rows(values)

@@ -94,3 +94,10 @@ def test_256_clusters_come_near_what_theory_allows(draw: str, constant: float) -
     centres, index = cluster(numbers, 256)
     error = np.square(numbers - centres[index]).mean() / np.square(numbers).mean()
     assert error <= 1.05 * constant / 256**2
+
+
+def test_neighbouring_floats_are_told_apart() -> None:
+    values = 1.0 + np.arange(6) * np.finfo(np.float64).eps
+    assert np.array_equal(nearest(values, values), np.arange(6))
+    centres, index = cluster(values, 8)
+    assert np.array_equal(centres[index], values)
