@@ -13,7 +13,14 @@ import numpy as np
 from graphopt.errors import NativeError, UsageError
 from graphopt.ir.model import Model
 from graphopt.outcome import Listener, Progress
-from graphopt.quality.data import DataOptions, Dataset, DataSource, open_dataset
+from graphopt.quality.data import (
+    DataOptions,
+    Dataset,
+    DataSource,
+    Swapped,
+    alike,
+    open_dataset,
+)
 from graphopt.quality.evaluation import Evaluation, example
 from graphopt.quality.gate import Budget, Gate, GateVerdict, verdict
 from graphopt.quality.metrics import Metric, choose_metric, fidelity_metrics, parse_metric
@@ -149,6 +156,20 @@ class Assessment:
             return float(metric.drop(before, after)[0])
 
         return distance
+
+    def exchanged(self) -> Assessment | None:
+        """What judges by the same metric on the calibration data; None where the parts are unlike."""
+        if not alike(self.dataset, self.metric.needs_labels):
+            return None
+        return Assessment(
+            self.original,
+            self.native,
+            Swapped(self.dataset),
+            self.metric,
+            self.budget,
+            self.how,
+            self.listener,
+        )
 
     @property
     def distance(self) -> Metric:

@@ -19,7 +19,7 @@ from graphopt.errors import BudgetError
 from graphopt.explain import METADATA_KEY, pack
 from graphopt.ir.model import Model
 from graphopt.layers import describe_layers, layer_outputs
-from graphopt.outcome import Outcome, Progress, gate_info
+from graphopt.outcome import Fold, Outcome, Progress, gate_info
 from graphopt.pass_base import Observe
 from graphopt.pass_manager import PassManager
 from graphopt.quality.data import Dataset, first_feeds, timed_feeds
@@ -128,6 +128,7 @@ class _Run:
     warnings: list[str] = field(default_factory=list)
     bindings: dict[tuple[str, int], int] = field(default_factory=dict)
     assessment: Assessment | None = None
+    exchanged: Assessment | None = None
     drawn: SyntheticObserver | None = None
 
     def __post_init__(self) -> None:
@@ -186,6 +187,7 @@ class _Run:
             request.limits,
             request.listener,
             gate=self.assessment.gate if self.assessment is not None and limited else None,
+            fold=self._fold,
             strict=request.strict,
             data=self.dataset,
             observe=self._observe(),
@@ -195,15 +197,27 @@ class _Run:
             race=self.speed.race,
         )
 
+    def _fold(self) -> Fold | None:
+        """The data the other way round, made when it is first asked for; None where its parts are unlike."""
+        if self.assessment is not None:
+            self.exchanged = self.exchanged or self.assessment.exchanged()
+        found = self.exchanged
+        if found is None:
+            return None
+        return Fold(found.dataset, self._observed(found.dataset), found.gate)
+
+    def _observed(self, dataset: Dataset) -> Observer:
+        """What observes the calibration part of data."""
+        return self._observer(
+            _calibration(dataset),
+            dataset.fingerprint("calibration"),
+            lambda samples: _calibration(dataset, samples),
+        )
+
     def _observe(self) -> Observe | None:
         """What passes observe with: the calibration data, or drawn inputs where there is none."""
-        dataset = self.dataset
-        if dataset is not None:
-            return self._observer(
-                _calibration(dataset),
-                dataset.fingerprint("calibration"),
-                lambda samples: _calibration(dataset, samples),
-            )
+        if self.dataset is not None:
+            return self._observed(self.dataset)
         if self.request.observes and self.judge.references and self.judge.backend == "ort":
             self.drawn = SyntheticObserver(self._drawn, self.judge.original)
         return self.drawn
@@ -311,5 +325,5 @@ class _Run:
 
     def close(self) -> None:
         """Give back what was kept for judging."""
-        if self.assessment is not None:
-            self.assessment.close()
+        for assessment in filter(None, (self.assessment, self.exchanged)):
+            assessment.close()

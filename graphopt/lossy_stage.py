@@ -6,7 +6,8 @@ for what it saves is relaxed first (to a milder level, then left out), and bisec
 relaxations suffice. Each candidate is judged as a whole, so nothing rests on losses adding up. The one that
 is found is the strongest of many that passes on the samples at hand, so it would often not pass on others.
 So where the samples do not prove that the budget is kept, the estimate has to keep a distance from the limit
-(``GateVerdict.likely``), unless nothing does.
+(``GateVerdict.likely``), unless nothing does. Where it does not, the same choices are made once more with the
+halves of the data exchanged, and the mean of both drops is asked: two-fold cross-validation (Stone, 1974).
 
 A pass that promises speed is timed too, once, before its result is kept: against the model that it began
 with, and that one against itself. A result that is not faster beyond the noise is not kept.
@@ -15,9 +16,9 @@ with, and that one against itself. A result that is not faster beyond the noise 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graphopt.easing import relaxations, summary_of
 from graphopt.errors import GraphoptError, NativeError
@@ -126,6 +127,7 @@ class LossyTrial:
         manager: whose gate, limits and listener apply.
         stage: the pass.
         outcome: what came of the run so far; the pass's result is added to it.
+        exchanged: what the pass has found out with the halves of the data exchanged.
     """
 
     manager: PassManager
@@ -134,6 +136,7 @@ class LossyTrial:
     step: Pass = field(init=False)
     verdict: GateVerdict | None = None
     raced: tuple[StageRun, SpeedInfo] | None = None
+    exchanged: dict[Hashable, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take the one pass that the stage holds."""
@@ -238,7 +241,24 @@ class LossyTrial:
         Of one that shall be faster that is not asked: what it gains is measured for itself.
         """
         timed = isinstance(self.step, LossyPass) and self.step.promises_of(found.chosen)
-        return timed or found.verdict is None or found.verdict.likely
+        if timed or found.verdict is None or found.verdict.likely:
+            return True
+        return self._confirmed(found.verdict, found.chosen)
+
+    def _confirmed(self, verdict: GateVerdict, chosen: Sequence[Choice]) -> bool:
+        """Whether it is likely by both halves of the data, each fitted to the other.
+
+        Not where an earlier pass changed the model: it has seen the half that would judge.
+        """
+        fold = self.manager.fold() if not self.outcome.lossy else None
+        if fold is None or not isinstance(self.step, LossyPass):
+            return False
+        self._say(f"{self.step.name}: judging with the halves of the data exchanged")
+        step = _Committed(self.step, tuple(chosen))
+        stage = replace(
+            self.stage, passes=[step], data=fold.data, observe=fold.observe, memo=self.exchanged
+        )
+        return verdict.likely_with(fold.gate.judge(stage.run(self.outcome.model).model))
 
     def _losses(self, gate: LossJudge, plan: Plan) -> dict[str, float]:
         """What each place loses alone at its strongest level."""

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from graphopt.ir.model import Model
 from graphopt.options import values_of
-from graphopt.pass_base import Pass
+from graphopt.pass_base import Observe, Pass
+from graphopt.quality.data import Dataset
 from graphopt.quality.equivalence import Verdict
 from graphopt.quality.gate import GateVerdict
 from graphopt.report import (
@@ -41,6 +42,21 @@ class LossJudge(Protocol):
 
     def blame(self, base: Model) -> Callable[[Model], float]:
         """What measures how far a model's outputs are from those of a base, as a share of their power."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The data the other way round: what calibrated judges.
+
+    Attributes:
+        data: what passes may look at.
+        observe: gives statistics of tensors on it.
+        gate: judges on what passes looked at before.
+    """
+
+    data: Dataset
+    observe: Observe | None
+    gate: LossJudge
 
 
 Race = Callable[[Model, Model], SpeedInfo]

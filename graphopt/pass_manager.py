@@ -8,14 +8,14 @@ that earlier passes lost.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphopt.exact_stage import ExactTrial
 from graphopt.ir.model import Model
 from graphopt.lossy_stage import LossyTrial
-from graphopt.outcome import Judge, Listener, LossJudge, Outcome, Progress, Race
+from graphopt.outcome import Fold, Judge, Listener, LossJudge, Outcome, Progress, Race
 from graphopt.pass_base import Evaluate, Limits, Measure, Observe, Pass
 from graphopt.stage import Stage
 
@@ -33,6 +33,8 @@ class PassManager:
         limits: what may be spent.
         listener: told where the run stands.
         gate: judges candidates of lossy passes; None to keep whatever they lose.
+        fold: gives the data the other way round, for what one half of it leaves in doubt; None where there is
+            no such thing.
         strict: whether a lossy candidate must be proven to keep to the budget, not only be estimated to.
         data: what passes may look at.
         observe: gives statistics of tensors on that data.
@@ -48,6 +50,7 @@ class PassManager:
     limits: Limits = field(default_factory=Limits)
     listener: Listener = lambda progress: None
     gate: LossJudge | None = None
+    fold: Callable[[], Fold | None] = lambda: None
     strict: bool = False
     data: Dataset | None = None
     observe: Observe | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from graphopt.ir.model import Model
 from graphopt.ir.surgery import Scope
 from graphopt.lossy_pass import Choice, LossyPass
 from graphopt.numerics.paired import Drop
+from graphopt.outcome import Fold
 from graphopt.pass_base import Context, Edit, Pass, Skip
 from graphopt.pass_manager import PassManager
 from graphopt.quality.gate import GateVerdict
@@ -151,6 +153,41 @@ def test_what_is_chosen_among_many_keeps_a_distance_from_the_limit() -> None:
     assert 0 < drops[0.005] + 0.005 <= 0.03
     assert drops[0.005] < drops[0.0] <= 0.03
     assert 0 < drops[1.0] <= 0.03  # nothing keeps such a distance
+
+
+@dataclass
+class Kinder(Gate):
+    """Finds half of the drop."""
+
+    def drop(self, candidate: Model) -> float:
+        return super().drop(candidate) / 2
+
+
+def test_what_one_half_of_the_data_leaves_in_doubt_the_other_may_confirm() -> None:
+    seen: list[object] = []
+
+    class Looking(Halve):
+        def commit(self, chosen: Sequence[Choice], context: Context) -> Iterator[Edit]:
+            seen.append(context.data)
+            return super().commit(chosen, context)
+
+    drops = []
+    for kind in (None, Gate, Kinder):
+        original = model()
+        gate = Gate(original, 0.03, unsure=True, spread=0.005)
+        data: Any = object()
+        fold = kind and Fold(data, None, kind(original, 0.03, unsure=True, spread=0.005))
+        manager = PassManager(None, gate=gate, fold=lambda fold=fold: fold)
+        drops.append(gate.drop(manager.run(original, [Looking()]).model))
+        assert (data in seen) == (fold is not None)
+        seen.clear()
+        again = manager.run(original, [Halve(levels=1), Looking()])
+        assert again.lossy
+        assert data not in seen  # what is lossy already has seen that half
+        seen.clear()
+    alone, same, kinder = drops
+    assert alone <= same <= kinder <= 0.03
+    assert alone < kinder
 
 
 def test_full_strength_is_kept_where_it_passes() -> None:

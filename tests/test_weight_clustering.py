@@ -21,6 +21,7 @@ from graphopt.options import build, parse_choice
 from graphopt.passes.clustering import _fits, _sharing
 from graphopt.passes.clustering._codes import Packing, cost, packings
 from graphopt.passes.clustering.cluster_weights import ClusterWeights
+from graphopt.quality import gate
 from graphopt.quality.gate import Budget
 from graphopt.stage import Stage
 from graphopt.testing import parse
@@ -537,3 +538,20 @@ def test_weights_of_one_value_survive(value: float) -> None:
 def test_other_numbers_of_clusters_are_refused(clusters: int) -> None:
     with pytest.raises(ValueError, match="clusters are 2 to 256"):
         ClusterWeights(clusters)
+
+
+def test_halves_of_the_data_are_exchanged_where_one_leaves_doubt(monkeypatch) -> None:
+    """By messages: no distance is likely, so both halves are asked of each tolerable candidate."""
+    monkeypatch.setattr(gate, "MARGIN", 1e9)
+    said: list[str] = []
+    result = graphopt.optimize(
+        layers(),
+        passes=["cluster-weights:clusters=2,smallest=100"],
+        data=images(32),
+        budget=Budget(0.002),
+        listener=lambda progress: said.append(progress.what),
+    )
+    doubtful = [e for e in result.report.gates if e.accepted and e.verdict == "unsure"]
+    exchanged = [what for what in said if "halves of the data exchanged" in what]
+    assert len(exchanged) == len(doubtful) > 0
+    assert result.report.steps[-1].status == "eased"

@@ -138,10 +138,24 @@ class GateVerdict:
         The estimate must be ``MARGIN`` standard errors below it. Losses too rare to have been seen are not
         thought of, so this proves nothing.
         """
-        reach = self.drop.value + MARGIN * self.drop.spread
         return self.verdict == "pass" or (
-            self.tolerable and self.limit is not None and reach <= self.limit
+            self.tolerable and self._keeps(self.drop.value, self.drop.spread)
         )
+
+    def likely_with(self, other: GateVerdict) -> bool:
+        """The same of the mean of two drops, on samples that are not the same.
+
+        Args:
+            other: of the same choices, fitted to the samples of this verdict and judged on others.
+        """
+        shares = np.array([self.samples, other.samples]) / (self.samples + other.samples)
+        drops = np.array([self.drop.value, other.drop.value])
+        spreads = np.array([self.drop.spread, other.drop.spread])
+        drop, spread = float(shares @ drops), float(np.linalg.norm(shares * spreads))
+        return self.tolerable and self._keeps(drop, spread)
+
+    def _keeps(self, drop: float, spread: float) -> bool:
+        return self.limit is not None and drop + MARGIN * spread <= self.limit
 
 
 class Gate:

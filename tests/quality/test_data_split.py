@@ -8,7 +8,14 @@ from data_models import labels_of, model_of, opened, refusal, rows_of, samples, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphopt.quality.data import CALIBRATION_MOST, DataOptions, open_dataset, parse_share
+from graphopt.quality.data import (
+    CALIBRATION_MOST,
+    DataOptions,
+    Swapped,
+    alike,
+    open_dataset,
+    parse_share,
+)
 from graphopt.quality.data.split import Split, eighths
 
 
@@ -167,3 +174,14 @@ def test_a_fingerprint_tells_which_samples_calibrate_not_only_how_many() -> None
     assert half.fingerprint("calibration") != half.fingerprint("evaluation")
     again = open_dataset(DataOptions({"x": x}, split=0.5), simple())
     assert again.fingerprint("calibration") == half.fingerprint("calibration")
+
+
+def test_parts_change_places() -> None:
+    dataset = opened(numbered(40), simple(), seed=3, split=0.5)
+    other = Swapped(dataset)
+    assert parts(other) == parts(dataset)[::-1]
+    assert other.fingerprint("calibration") == dataset.fingerprint("evaluation")
+    assert (other.digest, other.samples) == (dataset.digest, 40)
+    assert alike(dataset, labelled=False)
+    assert not alike(dataset, labelled=True)  # there are none
+    assert not alike(opened(numbered(40), simple(), split=0.75), labelled=False)

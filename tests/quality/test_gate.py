@@ -73,6 +73,16 @@ def test_a_likely_drop_keeps_a_distance_from_the_limit(top1: Metric) -> None:
     assert far.likely
 
 
+def test_two_halves_of_the_data_tell_more_than_one(top1: Metric) -> None:
+    near = verdict(Budget(0.01), top1, rows(960, 1000), rows(952, 1000), 0.95)
+    better = verdict(Budget(0.01), top1, rows(960, 1000), rows(957, 1000), 0.95)
+    assert near.likely_with(better)
+    assert near.likely_with(near) == (0.008 + near.drop.spread / math.sqrt(2) <= 0.01)
+    worse = verdict(Budget(0.01), top1, rows(960, 1000), rows(940, 1000), 0.95)
+    assert not near.likely_with(worse)
+    assert not worse.likely_with(better)  # what is judged itself must be tolerable
+
+
 def test_the_spread_of_resamples_is_the_standard_error(model: Model) -> None:
     cosine = parse_metric("cosine", model)
     near = 1 - np.random.default_rng(0).exponential(0.002, (200, 1))

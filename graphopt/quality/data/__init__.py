@@ -6,6 +6,7 @@ from graphopt.quality.data.image_options import ImageOptions
 from graphopt.quality.data.opening import open_dataset
 from graphopt.quality.data.options import DataOptions, DataSource, parse_share
 from graphopt.quality.data.split import CALIBRATION_MOST
+from graphopt.quality.data.swapped import Swapped, alike
 
 __all__ = [
     "CALIBRATION_MOST",
@@ -15,6 +16,8 @@ __all__ = [
     "Dataset",
     "ImageOptions",
     "Part",
+    "Swapped",
+    "alike",
     "first_feeds",
     "open_dataset",
     "parse_share",
