@@ -2,9 +2,12 @@
 
 A codebook has k unknowns, and a large layer millions of weights to find them from: fitted to the output, it
 differs little from that of k-means, each weight counting by the second moment of what it is multiplied with.
-So that one is taken. With the values fixed the outputs do not depend on each other: a portion at a time, each
-is rounded to them (``numerics.rounding``), in float32. So the work is that of rounding once, and the memory
-that of a portion.
+So that one is taken, of a part of the outputs: of so many in the order of their largest weights, always the
+first. Outputs that are larger than the others thus count more, for they matter more: the blank of a CTC
+decoder is one of thousands, and its weights would be cut off.
+
+With the values fixed the outputs do not depend on each other: a portion at a time, each is rounded to them
+(``numerics.rounding``), in float32. So the work is that of rounding once, and the memory that of a portion.
 
 As there, no output is worse than with the nearest of the values.
 """
@@ -24,6 +27,9 @@ from graphopt.numerics.rounding import Gram, rounded_to_fit
 
 LARGE = 1 << 19
 """Weights up to which the codebook is fitted to the output, too."""
+
+SAMPLE = 1 << 18
+"""About how many weights k-means sees."""
 
 PORTION = 1 << 21
 """Weights that are rounded together."""
@@ -59,17 +65,19 @@ def shared_to_fit(
         return whole.values().astype(dtype)
     values = weights if zeros is None else np.where(zeros, 0.0, weights)
     mass = importance(gram, weights.shape)
-    centres = centres_of(values, k, mass, zeros is not None)
+    part = _largest(values, weights.size // SAMPLE)
+    sample, sampled = values[:, :, part], mass[:, :, part]
+    centres = centres_of(sample, k, sampled, zeros is not None)
     if merge > 0:
-        centres = merged(values, centres, mass, merge, zeros is not None)
+        centres = merged(sample, centres, sampled, merge, zeros is not None)
     book = _Values(np.unique(centres.astype(dtype)))
     found = np.empty(weights.shape, dtype)
-    for part in _portions(weights.shape):
-        pinned = False if zeros is None else zeros[:, :, part]
+    for own in _portions(weights.shape):
+        pinned = False if zeros is None else zeros[:, :, own]
         steps = rounded_to_fit(
-            values[:, :, part], 1.0, 0.0, book, gram, pinned=pinned, precision=np.dtype(np.float32)
+            values[:, :, own], 1.0, 0.0, book, gram, pinned=pinned, precision=np.dtype(np.float32)
         )
-        found[:, :, part] = book.dequantized(steps)
+        found[:, :, own] = book.dequantized(steps)
     return found
 
 
@@ -97,6 +105,12 @@ class _Values:
     ) -> np.ndarray:
         """The numbers at places."""
         return np.asarray(self._centres[steps])
+
+
+def _largest(weights: np.ndarray, step: int) -> np.ndarray:
+    """Outputs, in the order of their largest weights: the first of every so many."""
+    size = np.maximum(weights.max(axis=(0, 1)), -weights.min(axis=(0, 1)))
+    return np.argsort(-size, kind="stable")[:: max(step, 1)]
 
 
 def _portions(shape: tuple[int, ...]) -> Iterator[slice]:
