@@ -318,7 +318,7 @@ def test_measures_worth_a_report() -> None:
     assert found["y"] == ["agreement", "cosine", "sqnr", "worst"]
     assert found["q"] == ["agreement", "cosine", "sqnr", "worst", "kl", "tv"]
     assert found["steps"] == ["cosine", "sqnr", "worst", "kl", "tv"]
-    assert found["map"] == ["cosine", "sqnr", "worst", "soft-iou"]
+    assert found["map"] == ["cosine", "sqnr", "worst"]
     assert found["one"] == found["scalar"] == ["sqnr", "worst"]
     assert found["ids"] == ["equal"]
     of_boxes = [m.name for m in fidelity_metrics({"boxes": np.ones((9, 4))}, size=2)]

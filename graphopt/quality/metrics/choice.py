@@ -243,8 +243,7 @@ def fidelity_metrics(model_outputs_example: Outputs, size: int | None = None) ->
 
     Returns:
         Metrics bound to one output each: agreement where it has the form of scores of classes, cosine, sqnr,
-        worst, and kl and tv where it holds probabilities of classes, soft-iou where a map holds numbers from
-        0 to 1; equal for integers and booleans; none for strings.
+        worst, and kl and tv where it holds probabilities; equal for integers and booleans; none for strings.
     """
     return list(
         chain(*(_of_output(name, a, size) for name, a in tensors(model_outputs_example).items()))
@@ -264,6 +263,4 @@ def _of_output(name: str, array: np.ndarray, size: int | None) -> list[Metric]:
         found.insert(0, Agreement(output=name))
     if array.ndim > 1 and array.shape[-1] > 1 and are_probabilities(as_numbers(array)):
         found += [KL(output=name), TotalVariation(output=name)]
-    elif array.ndim > 2 and SoftIoU().fits(array):
-        found.append(SoftIoU(output=name))
     return found
