@@ -31,6 +31,9 @@ LARGE = 1 << 19
 SAMPLE = 1 << 18
 """About how many weights k-means sees."""
 
+OUTPUTS = 16
+"""Of so many outputs at least, where there are as many."""
+
 PORTION = 1 << 21
 """Weights that are rounded together."""
 
@@ -65,7 +68,7 @@ def shared_to_fit(
         return whole.values().astype(dtype)
     values = weights if zeros is None else np.where(zeros, 0.0, weights)
     mass = importance(gram, weights.shape)
-    part = _largest(values, weights.size // SAMPLE)
+    part = _largest(values, min(weights.size // SAMPLE, weights.shape[2] // OUTPUTS))
     sample, sampled = values[:, :, part], mass[:, :, part]
     centres = centres_of(sample, k, sampled, zeros is not None)
     if merge > 0:

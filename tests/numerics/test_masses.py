@@ -82,3 +82,16 @@ def test_values_of_a_large_layer_reach_its_largest_output(monkeypatch) -> None:
     found = shared_to_fit(weights, 64, np.eye(32)[None])
     gap = np.square(found - weights).sum(axis=(0, 1)) / np.square(weights).sum(axis=(0, 1))
     assert gap[101] < 0.01
+
+
+def test_few_outputs_of_many_weights_are_all_looked_at(monkeypatch) -> None:
+    """Two outputs of unlike values: a codebook of the larger one alone would serve the other badly."""
+    rng = np.random.default_rng(3)
+    weights = rng.standard_normal((1, 300, 2)) * 0.1 + [0.0, 2.7]
+    weights[0, 0, 0] = 10.0
+    monkeypatch.setattr(large_codebooks, "LARGE", 0)
+    monkeypatch.setattr(large_codebooks, "SAMPLE", 300)
+    found = shared_to_fit(weights, 16, np.eye(300)[None])
+    centres, index = cluster(weights, 16)
+    gap, least = (np.square(v - weights).sum() for v in (found, centres[index]))
+    assert gap <= 1.01 * least

@@ -395,7 +395,7 @@ def test_large_models_go_through_a_file(native, network, batches, monkeypatch, t
         a, b = sent.of(request).state(), written.of(request).state()
         for name in a:
             # weights that are not reordered are multiplied in another order
-            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-5, atol=1e-5)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     assert not any(a.why for a in observe(native, big, batches, requests).values())
