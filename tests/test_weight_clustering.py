@@ -20,6 +20,7 @@ from graphopt.lossy_pass import Choice
 from graphopt.options import build, parse_choice
 from graphopt.passes.clustering import _fits, _sharing
 from graphopt.passes.clustering._codes import Packing, cost, packings
+from graphopt.passes.clustering._numbers import Numbers
 from graphopt.passes.clustering.cluster_weights import ClusterWeights
 from graphopt.quality import gate
 from graphopt.quality.gate import Budget
@@ -162,12 +163,13 @@ def test_where_the_operator_set_cannot_be_raised_bytes_hold_the_codes() -> None:
     assert found.opset == 10
     held = initializers(found)
     assert held["w_codes"].dtype == np.uint8
-    assert held["w_codes"].nbytes + held["w_table"].nbytes == 64 * 96 // 2 + 256 * 2 * 4
+    assert held["w_codes"].nbytes + held["w_table"].nbytes == 64 * 96 // 2 + 256 * 2 * 2
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("values", range(2, 257))
-def test_no_packing_has_more_codes_than_fit(values: int) -> None:
-    found = packings(values, 10_000, 4)
+def test_no_packing_has_more_codes_than_fit(values: int, half: bool) -> None:
+    found = packings(values, 10_000, Numbers(4, half))
     assert cost(found[0]) == min(cost(each) for each in found)
     for each in found:
         planes = [each] if isinstance(each, Packing) else [each.high, each.low]
@@ -180,7 +182,7 @@ def test_no_packing_has_more_codes_than_fit(values: int) -> None:
     ("values", "bits"), [(3, 1.6), (6, 2.61), (8, 3), (12, 3.6), (32, 5), (64, 6), (96, 6.67)]
 )
 def test_codes_in_planes_take_fractions_of_bits(values: int, bits: float) -> None:
-    found = packings(values, 1 << 22, 4)[0]
+    found = packings(values, 1 << 22, Numbers(4))[0]
     assert found.nbytes * 8 / (1 << 22) == pytest.approx(bits, abs=0.02)
 
 
@@ -470,7 +472,7 @@ def test_levels_are_on_the_hull_and_say_what_they_save_and_lose() -> None:
         floats = Stage([ClusterWeights(int(choice.level), 512, True)]).run(model).model
         gap = held(floats, "w").values - before
         loss = np.square(gap).sum() / np.square(before).sum()
-        assert choice.loss == pytest.approx(float(loss), rel=1e-3, abs=1e-9)
+        assert choice.loss == pytest.approx(float(loss), rel=5e-3, abs=1e-9)
 
 
 def test_bits_are_another_way_to_say_clusters() -> None:
@@ -548,7 +550,7 @@ def test_halves_of_the_data_are_exchanged_where_one_leaves_doubt(monkeypatch) ->
         layers(),
         passes=["cluster-weights:clusters=2,smallest=100"],
         data=images(32),
-        budget=Budget(0.002),
+        budget=Budget(0.005),
         listener=lambda progress: said.append(progress.what),
     )
     doubtful = [e for e in result.report.gates if e.accepted and e.verdict == "unsure"]

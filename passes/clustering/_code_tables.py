@@ -9,7 +9,8 @@ A vector of d weights can have a code of its own. Vectors lie along one axis, wh
 
     W = Transpose(Reshape(Gather(C [k, d], Q [n / d]), shape))
 
-A runtime computes this once, when it loads the model, and then has the weights as floats.
+T and C are stored in half precision where that holds them and pays (``_numbers``). A runtime computes this
+once, when it loads the model, and then has the weights as floats.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import onnx_graphsurgeon as gs
 from graphopt.ir.graph import Constant, Node
 
 from ..quantization._weight_forms import Chain
-from ._codes import INDEX, NODE_BYTES, Form, Packing, cost, cut, indices, packings
+from ._codes import INDEX, PLACES, Form, Packing, cost, cut, indices, packings, stored_numbers
+from ._numbers import NODE_BYTES, Numbers, exact
 
 ELEMENTS_OPSET = 11
 """The first operator set with GatherElements."""
@@ -28,7 +30,7 @@ ELEMENTS_OPSET = 11
 
 def index_forms(values: int, size: int) -> list[Form]:
     """The forms of codes as indices, the smallest first; as ``packings``, with no codebook."""
-    return sorted(packings(values, size, INDEX.itemsize), key=lambda f: (index_cost(f), f.opset))
+    return sorted(packings(values, size, PLACES), key=lambda f: (index_cost(f), f.opset))
 
 
 def index_cost(form: Form) -> int:
@@ -59,7 +61,8 @@ def store_books(weight: Constant, opset: int, axis: int, channels: int) -> Node:
     codes = np.stack([code.reshape(-1) for _, code in found])
     chain = Chain.before(weight, "shared")
     index = indices(chain, codes, _smallest(most, codes.size, opset))
-    given = chain.add("GatherElements", [chain.constant("codebooks", table), index], {"axis": 1})
+    books = _stored(chain, "codebooks", table)
+    given = chain.add("GatherElements", [books, index], {"axis": 1})
     if codes.size > flat.size:
         given = cut(chain, given, flat.size)
     return _shaped(chain, given, moved.shape, [*range(1, axis + 1), 0])
@@ -82,9 +85,13 @@ def store_vectors(weight: Constant, opset: int, axis: int, width: int) -> Node:
     chain = Chain.before(weight, "shared")
     form = _smallest(max(len(book), 2), codes.size, opset)
     index = indices(chain, codes.reshape(-1), form)
-    given = chain.add("Gather", [chain.constant("codebook", book), index])
+    given = chain.add("Gather", [_stored(chain, "codebook", book), index])
     last = moved.ndim - 1
     return _shaped(chain, given, moved.shape, [*range(axis), last, *range(axis, last)])
+
+
+def _stored(chain: Chain, what: str, values: np.ndarray) -> gs.Tensor:
+    return stored_numbers(chain, what, values, Numbers(values.dtype.itemsize, exact(values)))
 
 
 def _smallest(values: int, size: int, opset: int) -> Form:

@@ -12,8 +12,9 @@ two planes, each of which is held so for itself:
 
     W = Gather(C, l H + L),   code = l H + L,   H of the k / l values 0, 1, .., L of 0 .. l - 1
 
-so 64 values take 6 bits, 32 take 5, 12 take 3.6 and 8 take 3. A runtime computes this once, when it loads the
-model, and then has the weights as floats.
+so 64 values take 6 bits, 32 take 5, 12 take 3.6 and 8 take 3. T and C are stored in half precision where that
+holds them and pays (``_numbers``). A runtime computes this once, when it loads the model, and then has the
+weights as floats.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from graphopt.ir.graph import Constant, Node
 
 from ..quantization._weight_formats import OPSETS, SLICE_OPSET
 from ..quantization._weight_forms import Chain
+from ._numbers import HALF, NODE_BYTES, Numbers, exact
 
 TYPES: dict[int, np.dtype[Any]] = {
     2: np.dtype(ml_dtypes.uint2),
@@ -47,8 +49,8 @@ LOW = (2, 3, 4, 6)
 HIGH = 16
 """Values of a high plane at most."""
 
-NODE_BYTES = 100
-"""About what a node with its names takes in a file."""
+PLACES = Numbers(INDEX.itemsize)
+"""Of tables of a plane."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ class Packing:
     Args:
         values: k, distinct ones.
         size: n, weights.
-        itemsize: bytes of a weight.
+        numbers: of the table.
         bits: of an integer.
         together: m, codes in an integer.
     """
 
     values: int
     size: int
-    itemsize: int
+    numbers: Numbers
     bits: int
     together: int
 
@@ -83,7 +85,7 @@ class Packing:
     @property
     def nbytes(self) -> int:
         """What integers and the table take."""
-        return self.integer_bytes + self.rows * self.together * self.itemsize
+        return self.integer_bytes + self.numbers.nbytes(self.entries)
 
     @property
     def rows(self) -> int:
@@ -91,10 +93,16 @@ class Packing:
         return int(self.values**self.together)
 
     @property
+    def entries(self) -> int:
+        """Numbers in the table."""
+        return self.rows * self.together
+
+    @property
     def nodes(self) -> int:
         """Nodes that read it."""
         cut = 2 if self.size % self.together else 0
-        return 2 + (cut + 1 if self.together > 1 else 0)
+        halved = self.numbers.halved(self.entries)
+        return 2 + (cut + 1 if self.together > 1 else 0) + halved
 
 
 @dataclass(frozen=True)
@@ -103,13 +111,13 @@ class Planes:
 
     Args:
         values: k, distinct ones.
-        itemsize: bytes of a weight.
+        numbers: of the codebook.
         high: how H lies in integers.
         low: how L does.
     """
 
     values: int
-    itemsize: int
+    numbers: Numbers
     high: Packing
     low: Packing
 
@@ -123,25 +131,26 @@ class Planes:
         """What integers, tables and the codebook take."""
         planes = (self.high, self.low)
         held = sum(n.integer_bytes if n.together == 1 else n.nbytes for n in planes)
-        return held + self.values * self.itemsize
+        return held + self.numbers.nbytes(self.values)
 
     @property
     def nodes(self) -> int:
         """Nodes that read it."""
-        return self.high.nodes + self.low.nodes + (1 if self.low.together > 1 else 0) + 1
+        scaled = 1 if self.low.together > 1 else 0
+        return self.high.nodes + self.low.nodes + scaled + 1 + self.numbers.halved(self.values)
 
 
 Form = Packing | Planes
 
 
-def packings(values: int, size: int, itemsize: int) -> list[Form]:
+def packings(values: int, size: int, numbers: Numbers) -> list[Form]:
     """All that there are for so many distinct values, 2 to 256; the smallest first."""
-    found: list[Form] = [*_packings(values, size, itemsize)]
+    found: list[Form] = [*_packings(values, size, numbers)]
     for low in LOW:
         high = -(-values // low)
         if low < values and high <= HIGH:
-            planes = (_packings(n, size, INDEX.itemsize) for n in (high, low))
-            found += [Planes(values, itemsize, *both) for both in itertools.product(*planes)]
+            planes = (_packings(n, size, PLACES) for n in (high, low))
+            found += [Planes(values, numbers, *both) for both in itertools.product(*planes)]
     return sorted(found, key=lambda each: (cost(each), each.opset))
 
 
@@ -150,9 +159,9 @@ def cost(form: Form) -> int:
     return form.nbytes + form.nodes * NODE_BYTES
 
 
-def _packings(values: int, size: int, itemsize: int) -> list[Packing]:
+def _packings(values: int, size: int, numbers: Numbers) -> list[Packing]:
     return [
-        Packing(values, size, itemsize, bits, together)
+        Packing(values, size, numbers, bits, together)
         for bits in TYPES
         for together in range(1, bits + 1)
         if values**together <= 2**bits
@@ -171,17 +180,24 @@ def store(weight: Constant, opset: int) -> Node:
     """
     book = np.unique(weight.values)
     codes = np.searchsorted(book, weight.values).astype(np.min_scalar_type(len(book)))
+    numbers = Numbers(weight.dtype.itemsize, exact(book))
     packing = next(
-        each
-        for each in packings(max(len(book), 2), codes.size, weight.dtype.itemsize)
-        if each.opset <= opset
+        each for each in packings(max(len(book), 2), codes.size, numbers) if each.opset <= opset
     )
     chain = Chain.before(weight, "shared")
     if isinstance(packing, Packing):
         _decode(chain, codes, packing, np.resize(book, packing.values), "", last=True)
     else:
-        chain.end("Gather", [chain.constant("codebook", book), indices(chain, codes, packing)])
+        values = stored_numbers(chain, "codebook", book, numbers)
+        chain.end("Gather", [values, indices(chain, codes, packing)])
     return chain.near
+
+
+def stored_numbers(chain: Chain, what: str, values: np.ndarray, numbers: Numbers) -> gs.Tensor:
+    """Numbers as a tensor of their type, stored in half precision where that pays."""
+    if numbers.halved(values.size):
+        return chain.floats(what, values.astype(HALF))
+    return chain.constant(what, values)
 
 
 def indices(chain: Chain, codes: np.ndarray, form: Form) -> gs.Tensor:
@@ -219,14 +235,13 @@ def _decode(
     if packing.together == 1:
         held = _read(chain, codes, packing, what)
         if book.dtype != INDEX or last:
-            return finish("Gather", [chain.constant(f"{what}codebook", book), held])
+            values = stored_numbers(chain, f"{what}codebook", book, packing.numbers)
+            return finish("Gather", [values, held])
         step = book[-1:] // max(len(book) - 1, 1)
         return held if step == 1 else chain.add("Mul", [held, chain.constant(f"{what}step", step)])
     table, integers = _table(codes, packing, book)
-    flat = chain.add(
-        "Gather",
-        [chain.constant(f"{what}table", table), _read(chain, integers, packing, what)],
-    )
+    rows = stored_numbers(chain, f"{what}table", table, packing.numbers)
+    flat = chain.add("Gather", [rows, _read(chain, integers, packing, what)])
     if packing.size % packing.together:
         flat = cut(chain, flat, packing.size, what)
     shape = chain.constant(f"{what}shape", np.array(codes.shape, np.int64))

@@ -6,7 +6,8 @@
              it is by now, T what the original has at the layer's place: a layer makes up for what the ones
              before it lose. The bias takes up the mean. See ``pruning._fitting``.
 
-Where many weights are 0, they stay 0, and one value is 0. What shares them is said by ``_sharing``.
+Where many weights are 0, they stay 0, and one value is 0. What shares them is said by ``_sharing``, the type
+that they are rounded to by ``_numbers``.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ def plain(place: Place, sharing: Sharing, moments: Moments | None) -> np.ndarray
         moments: of what its layer reads; None where that is not known.
     """
     values = place.weight.values
-    return clustered(values, sharing, importance(place, moments)).astype(values.dtype)
+    found = clustered(values, sharing, importance(place, moments))
+    return found.astype(sharing.type_for(values)).astype(values.dtype)
 
 
 def clustered(values: np.ndarray, sharing: Sharing, mass: np.ndarray | None) -> np.ndarray:
@@ -159,10 +161,11 @@ def _fitted(
     matrices: np.ndarray, sharing: Sharing, layer: Layer, gram: Blocks, zeros: np.ndarray | None
 ) -> np.ndarray:
     """Weights of a layer, as ``Layer.matrices``, that share values which are fitted to its output."""
-    k, dtype = sharing.values, layer.weight.dtype
+    k, dtype = sharing.values, sharing.type_for(layer.weight.values)
     if sharing.vector > 1:
         return vectors_to_fit(matrices, k, sharing.vector, gram, dtype).values()
     books = None if sharing.axis is None else sharing.of_outputs(layer)
     if books is None:
-        return shared_to_fit(matrices, k, gram, zeros, dtype, sharing.merge)
+        found = shared_to_fit(matrices, k, gram, zeros, dtype, sharing.merge)
+        return found.astype(layer.weight.dtype, copy=False)
     return clustered_to_fit(matrices, k, gram, zeros, dtype, books=books).values()

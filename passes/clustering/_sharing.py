@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from ..quantization._weight_places import Place
 from ._code_tables import ELEMENTS_OPSET, index_cost, index_forms
 from ._codes import cost, packings
 from ._levels import COUNTS, MOST
+from ._numbers import HALF, NODE_BYTES, Numbers, shared_type
 
 Granularity = Literal["tensor", "group", "channel"]
 
@@ -100,22 +101,32 @@ class Sharing:
         return np.moveaxis(rows.ravel()[:size].reshape(first, *others), 0, self.axis)
 
     @property
+    def entries(self) -> int:
+        """Numbers in all codebooks."""
+        return self.books * self.values * self.vector
+
+    def type_for(self, weights: np.ndarray) -> np.dtype[Any]:
+        """The type that the values which weights are to share are rounded to; see ``_numbers``."""
+        return shared_type(weights, self.entries)
+
+    @property
     def simple(self) -> bool:
         """Whether there is one codebook of single values, all of which count."""
         return self.axis is None and not self.merge
 
-    def forms(self, itemsize: int) -> list[tuple[int, int]]:
-        """The bytes and the operator sets of the forms that there are, the smallest first."""
+    def forms(self, weights: np.ndarray) -> list[tuple[int, int]]:
+        """The bytes and the operator sets of the forms that there are for weights, the smallest first."""
         size = math.prod(self.shape)
+        numbers = Numbers(weights.dtype.itemsize, self.type_for(weights) == HALF)
         if self.axis is None:
-            return [(cost(form), form.opset) for form in packings(self.values, size, itemsize)]
+            return [(cost(form), form.opset) for form in packings(self.values, size, numbers)]
         least = 0
         if self.vector > 1:
             size //= self.vector
         else:
             size = size // self.shape[self.axis] * self.books * self.channels
             least = ELEMENTS_OPSET
-        table = self.books * self.values * self.vector * itemsize
+        table = numbers.nbytes(self.entries) + NODE_BYTES * numbers.halved(self.entries)
         found = index_forms(self.values, size)
         return [(index_cost(form) + table, max(form.opset, least)) for form in found]
 

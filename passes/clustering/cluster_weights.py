@@ -4,7 +4,8 @@
 
 (Han, Mao and Dally, "Deep Compression", 2016.) A runtime folds the nodes when it loads the model, and the
 floats that it then has are bit by bit the clustered weights. So the model runs as fast as before, on the same
-kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``).
+kernels, and its file holds 8, 4 or 2 bits for a weight, or fewer (``_codes``). Values are rounded to half
+precision where that suits them (``_numbers``).
 
 With data the codebook and the assignment are chosen so that the output of each layer changes least, layer
 after layer, each on what the clustered layers before it give and towards what the original gives, and its
@@ -266,7 +267,7 @@ def _constants(context: Context) -> dict[str, Constant]:
 
 def _taken(place: Place | Stored, sharing: Sharing, context: Context) -> tuple[int, int]:
     """The bytes and the operator set of the smallest form that the model has or can be raised to."""
-    every = sharing.forms(place.weight.dtype.itemsize)
+    every = sharing.forms(place.weight.values)
     return next(form for form in every if not opset_objection(context, form[1]))
 
 
