@@ -2,13 +2,19 @@
 
 The place that loses most for each unit that it saves is relaxed first: to its next milder level, or left
 out. This is the greedy order of the knapsack problem (Dantzig, 1957).
+
+Of each place two things are known: the loss m that was measured with it alone at its strongest level, and the
+p that the pass predicts, in a unit of its own. The one is of the outputs, but of few samples, and a decision
+that tips over among them counts for thousands that move a little; the other knows nothing of what the layers
+behind make of an error. Both are off by factors, so the geometric mean is taken, ``sqrt(m p)``.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphopt.errors import printable
 from graphopt.lossy_pass import Choice, strongest
@@ -23,10 +29,16 @@ _NAMED = 3
 
 
 def relaxations(choices: Sequence[Choice], losses: dict[str, float]) -> Iterator[list[Choice]]:
-    """Sets of choices, each milder than the one before at one place; the last one is empty."""
+    """Sets of choices, each milder than the one before at one place; the last one is empty.
+
+    Args:
+        choices: those of one place together, the strongest first.
+        losses: of each place alone at its strongest level, as they were measured.
+    """
     levels: dict[str, list[Choice]] = {}
     for choice in choices:
         levels.setdefault(choice.where, []).append(choice)
+    losses = _estimated({where: each[0].loss for where, each in levels.items()}, losses)
     present = dict.fromkeys(levels, 0)
     heap = [(-_worth(levels[w], 0, losses[w]), n, w) for n, w in enumerate(levels)]
     heapq.heapify(heap)
@@ -39,6 +51,21 @@ def relaxations(choices: Sequence[Choice], losses: dict[str, float]) -> Iterator
         yield [levels[w][i] for w, i in present.items() if i < len(levels[w])]
 
 
+def _estimated(predicted: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, float]:
+    """The geometric mean of what was predicted and measured; the unit of the first is that of the second.
+
+    What was measured stays where nothing was predicted, and where it is nothing or knows no bounds.
+    """
+    both = {
+        where: (loss, measured[where])
+        for where, loss in predicted.items()
+        if loss > 0 and 0 < measured[where] < math.inf
+    }
+    unit = statistics.median(found / loss for loss, found in both.values()) if both else 1.0
+    means = {where: math.sqrt(unit * loss * found) for where, (loss, found) in both.items()}
+    return {**measured, **means}
+
+
 def _worth(levels: Sequence[Choice], index: int, loss: float) -> float:
     """The loss that going one level milder takes away, for each unit of saving that it costs."""
     now, after = (_loss(levels, i, loss) for i in (index, index + 1))
@@ -48,7 +75,7 @@ def _worth(levels: Sequence[Choice], index: int, loss: float) -> float:
 
 
 def _loss(levels: Sequence[Choice], index: int, loss: float) -> float:
-    """The loss at a level: measured at the strongest, scaled by what the pass predicts at others."""
+    """The loss at a level: that of the strongest, scaled by what the pass predicts at others."""
     if index >= len(levels):
         return 0.0
     if levels[0].loss > 0:

@@ -1,11 +1,11 @@
 """A lossy pass under the gate: at full strength; if that loses too much, milder; if nothing fits, not at all.
 
-A pass that spreads one amount over the model is eased by bisection on its strength. Any other is eased
-place by place: what each place loses alone is measured on the calibration data, the place that loses most
-for what it saves is relaxed first (to a milder level, then left out), and bisection finds how few
+A pass that spreads one amount over the model is eased by bisection on its strength. Any other is eased place
+by place: what each place loses alone is measured on the calibration data, the place that loses most for what
+it saves is relaxed first (to a milder level, then left out; see ``easing``), and bisection finds how few
 relaxations suffice. Each candidate is judged as a whole, so nothing rests on losses adding up. The one that
-is found is the strongest of many that passes on the samples at hand, so it would often not pass on others.
-So where the samples do not prove that the budget is kept, the estimate has to keep a distance from the limit
+is found is the strongest of many that passes on the samples at hand, so it would often not pass on others. So
+where the samples do not prove that the budget is kept, the estimate has to keep a distance from the limit
 (``GateVerdict.likely``), unless nothing does. Where it does not, the same choices are made once more with the
 halves of the data exchanged, and the mean of both drops is asked: two-fold cross-validation (Stone, 1974).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -312,6 +314,39 @@ def test_a_pass_that_raises_is_left_out() -> None:
     outcome = PassManager(None, gate=Gate(original, 1.0)).run(original, [Broken(), Halve()])
     assert [step.status for step in outcome.steps] == ["failed", "applied"]
     assert outcome.steps[0].error == "ValueError: it is broken"
+
+
+def order_of(predicted: Sequence[float], measured: Sequence[float]) -> list[str]:
+    """Places of one level and the same saving, in the order in which they are left out."""
+    names = "pqrs"[: len(predicted)]
+    choices = [Choice(n, 1, n, loss, 1.0) for n, loss in zip(names, predicted, strict=True)]
+    path = relaxations(choices, dict(zip(names, measured, strict=True)))
+    kept = [set(names), *({choice.where for choice in chosen} for chosen in path)]
+    return [(before - after).pop() for before, after in itertools.pairwise(kept)]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "measured", "wanted"),
+    [
+        ([1, 1, 1], [3, 1, 2], "prq"),
+        ([3, 1, 2], [1, 1, 1], "prq"),
+        ([1, 4], [9, 1], "pq"),  # 9 and 4
+        ([1, 16], [9, 1], "qp"),  # 9 and 16
+        ([100, 1600], [9, 1], "qp"),  # the unit of what is predicted does not matter
+        ([0, 0, 0], [3, 1, 2], "prq"),
+        ([5, 1, 1], [0, 1, 2], "rqp"),
+        ([1, 5, 1], [math.inf, 1, 2], "pqr"),
+    ],
+)
+def test_what_is_measured_and_what_is_predicted_count_alike(
+    predicted: Sequence[float], measured: Sequence[float], wanted: str
+) -> None:
+    assert "".join(order_of(predicted, measured)) == wanted
+
+
+def test_what_nothing_is_predicted_of_stands_where_it_was_measured() -> None:
+    """The unit in which the others are predicted is that of what was measured: 100 to 1."""
+    assert "".join(order_of([100, 400, 0, 0], [1, 4, 2, 8])) == "sqrp"
 
 
 def test_relaxations_go_from_everything_to_nothing() -> None:

@@ -36,7 +36,8 @@ def open_session(
         integers: whether its optimizations may compute on integers what QuantizeLinear and DequantizeLinear
             stand around.
         fold: whether they may compute constants in advance and hold them.
-        prepack: whether kernels may hold weights a second time, in the order in which they read them.
+        prepack: whether weights may be held a second time, in the order in which kernels read them: packed
+            by the kernels, or blocked by channels for convolutions, for which all are held twice at once.
 
     Raises:
         ProviderError: the provider is missing or does not start.
@@ -60,6 +61,7 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = profile
     off = [] if fold else ["ConstantFolding"]
+    off += [] if prepack else ["NchwcTransformer"]
     session = onnxruntime.InferenceSession(
         model, options, providers=provider.chain, enable_fallback=0, disabled_optimizers=off
     )
