@@ -16,25 +16,28 @@ with, and that one against itself. A result that is not faster beyond the noise 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from graphopt.easing import relaxations, summary_of
 from graphopt.errors import GraphoptError, NativeError
 from graphopt.lossy_pass import Choice, LossyPass, strongest
+from graphopt.lossy_plans import Committed, Edits, Plan, Proposals
 from graphopt.outcome import LossJudge, Outcome, Progress, gate_info, step_report, undone
-from graphopt.pass_base import Context, Pass, Remark, Skip, is_main
+from graphopt.pass_base import Pass
 from graphopt.quality.gate import GateVerdict, percent
 from graphopt.report import EditInfo, SpeedInfo
 from graphopt.stage import Stage, StageRun
 
 if TYPE_CHECKING:
-    from graphopt.ir.surgery import Scope
     from graphopt.pass_manager import PassManager
 
 STRENGTHS = 5
 """Bisections of a strength: the one found is within a thirty-second of the mildest that fails."""
+
+NOTABLE = 0.005
+"""A part of what full strength saves: for less, nothing more is judged once there is what passes."""
 
 MAX_BLAMED = 200
 """Places whose loss is measured alone; beyond, the pass's own predictions decide."""
@@ -49,74 +52,19 @@ class Candidate:
     verdict: GateVerdict | None = None
 
 
-class Plan(Protocol):
-    """What a pass could do to one model."""
-
-    choices: list[Choice]
-    idle: StageRun
-
-    def build(self, chosen: Sequence[Choice]) -> StageRun:
-        """The model with a set of choices applied."""
-
-
-@dataclass(frozen=True)
-class _Committed(Pass):
-    """A lossy pass with its choices made."""
-
-    step: LossyPass
-    chosen: tuple[Choice, ...]
-    exact = False
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        return self.step.name
-
-    def apply(self, graph: Scope, context: Context) -> Iterator[Remark]:
-        if is_main(graph, context):
-            yield from self.step.commit(self.chosen, context)
-
-
-class _Proposals:
-    """The plan of a pass that proposes choices."""
-
-    def __init__(self, stage: Stage, step: LossyPass, start: Outcome) -> None:
-        self._stage, self._step, self._start = stage, step, start.model
-        found = list(step.propose(stage.context(self._start.copy())))
-        self.choices = [entry for entry in found if isinstance(entry, Choice)]
-        self._skips = {e.label: e.why for e in found if isinstance(e, Skip)}
-        self.idle = StageRun(self._start, skips={step.name: self._skips})
-
-    def build(self, chosen: Sequence[Choice]) -> StageRun:
-        step = _Committed(self._step, tuple(chosen))
-        run = replace(self._stage, passes=[step]).run(self._start)
-        run.skips[step.name] = {**self._skips, **run.skips.get(step.name, {})}
-        return run
-
-
-class _Edits:
-    """The plan of a pass that only applies itself: each node that it edits is a place."""
-
-    def __init__(self, stage: Stage, step: Pass, start: Outcome) -> None:
-        self._stage, self._step, self._start = stage, step, start.model
-        run = stage.run(self._start)
-        self._whole = run
-        self.idle = StageRun(self._start, skips=run.skips)
-        self._places = {f"{e.uid}": e.uid for e in run.edits}
-        self.choices = [
-            Choice(f"{e.uid}", 1.0, f"{e.node}: {e.what}") for e in run.edits if e.uid >= 0
-        ]
-
-    def build(self, chosen: Sequence[Choice]) -> StageRun:
-        kept = {choice.where for choice in chosen}
-        vetoed = {uid for where, uid in self._places.items() if where not in kept}
-        if not vetoed - {-1}:
-            return self._whole
-        return self._stage.run(self._start, frozenset((self._step.name, uid) for uid in vetoed))
-
-
 def _at_full_strength(plan: Plan) -> Candidate:
     chosen = strongest(plan.choices)
     return Candidate(plan.build(chosen) if chosen else plan.idle, chosen)
+
+
+def _differences(
+    choices: Sequence[Choice], path: Sequence[Sequence[Choice]]
+) -> Callable[[int, int], bool]:
+    """Whether so many relaxations save notably more than so many others; always where savings are unknown."""
+    if not all(choice.saving > 0 for choice in choices):
+        return lambda low, high: True
+    every = [sum(choice.saving for choice in each) for each in (strongest(choices), *path)]
+    return lambda low, high: every[low] - every[high] > NOTABLE * every[0]
 
 
 @dataclass
@@ -172,8 +120,8 @@ class LossyTrial:
 
     def _plan(self, step: Pass) -> Plan:
         if isinstance(step, LossyPass):
-            return _Proposals(self.stage, step, self.outcome)
-        return _Edits(self.stage, step, self.outcome)
+            return Proposals(self.stage, step, self.outcome.model)
+        return Edits(self.stage, step, self.outcome.model)
 
     def _is_idle_haste(self, full: Candidate) -> bool:
         """Leave out what must be faster and is not, before the gate: each verdict makes that stricter."""
@@ -213,10 +161,11 @@ class LossyTrial:
         """Find how few relaxations suffice, those that cost least for what they win first."""
         losses = self._losses(gate, plan)
         path = list(relaxations(plan.choices, losses))
+        matters = _differences(plan.choices, path)
         low, high = 0, len(path)  # none fails; all of them leave nothing
         best: Candidate | None = None
         doubtful: Candidate | None = None
-        while high - low > 1:
+        while high - low > 1 and (best is None or matters(low, high)):
             middle = (low + high) // 2
             chosen = path[middle - 1]
             run = plan.build(chosen)
@@ -254,7 +203,7 @@ class LossyTrial:
         if fold is None or not isinstance(self.step, LossyPass):
             return False
         self._say(f"{self.step.name}: judging with the halves of the data exchanged")
-        step = _Committed(self.step, tuple(chosen))
+        step = Committed(self.step, tuple(chosen))
         stage = replace(
             self.stage, passes=[step], data=fold.data, observe=fold.observe, memo=self.exchanged
         )

@@ -19,7 +19,7 @@ FLOORS = (
     {"quality"},
     {"pass_base"},
     {"alterations", "lossy_pass", "options", "passes", "report", "stage"},
-    {"easing", "outcome", "registry"},
+    {"easing", "lossy_plans", "outcome", "registry"},
     {"exact_stage", "lossy_stage", "recipe"},
     {"pass_manager", "shipped_recipes"},
     {"archiving", "assessment", "bench", "description", "drawing", "explain"},

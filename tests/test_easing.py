@@ -221,6 +221,29 @@ def test_the_worst_place_is_relaxed_first_and_as_little_as_suffices() -> None:
     assert gate.drop(outcome.model) <= 0.03
 
 
+@dataclass(frozen=True)
+class Finely(Halve):
+    """Weights are divided by 4, or by hardly less in many levels, each of which saves as much."""
+
+    saving: float = 1.0
+
+    def propose(self, context: Context) -> Iterator[Choice | Skip]:
+        for name in ("a", "b", "c"):
+            for level in np.linspace(4.0, 1.5, 50):
+                saving = self.saving * (100 + level)
+                yield Choice(name, float(level), f"by {level:g}", loss=float(level), saving=saving)
+
+
+@pytest.mark.parametrize(("saving", "fewer"), [(1.0, True), (0.0, False)])
+def test_nobody_looks_for_what_would_save_hardly_more(saving: float, fewer: bool) -> None:
+    original = model()
+    gate = Gate(original, 0.03)
+    outcome = PassManager(None, gate=gate).run(original, [Finely(saving=saving)])
+    assert outcome.steps[-1].status == "eased"
+    assert len(outcome.steps[-1].edits) == 3
+    assert (gate.asked < 5) == fewer
+
+
 def test_a_place_is_left_out_where_no_level_of_it_fits() -> None:
     original = model()
     outcome = PassManager(None, gate=Gate(original, 0.0101)).run(original, [Halve()])
