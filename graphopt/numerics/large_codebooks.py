@@ -35,7 +35,7 @@ OUTPUTS = 16
 """Of so many outputs at least, where there are as many."""
 
 PORTION = 1 << 21
-"""Weights that are rounded together."""
+"""About how many weights are rounded together, half as many more at most."""
 
 
 def shared_to_fit(
@@ -118,5 +118,6 @@ def _largest(weights: np.ndarray, step: int) -> np.ndarray:
 
 def _portions(shape: tuple[int, ...]) -> Iterator[slice]:
     """Outputs that are rounded together."""
-    width = max(PORTION // (shape[0] * shape[1]), 1)
+    parts = max(round(shape[0] * shape[1] * shape[2] / PORTION), 1)
+    width = -(-shape[2] // parts)
     yield from (slice(start, start + width) for start in range(0, shape[2], width))
