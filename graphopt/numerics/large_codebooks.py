@@ -57,15 +57,16 @@ def shared_to_fit(
         merge: as for ``clustered_to_fit``.
 
     Returns:
-        The weights, of ``dtype`` and the shape of W. Up to ``LARGE`` weights they are those of
-        ``clustered_to_fit``.
+        The weights, of the shape of W, in floats of 32 bits at least. Up to ``LARGE`` weights they are those
+        of ``clustered_to_fit``.
 
     Raises:
         ValueError: shapes do not fit, or an element is not finite.
     """
+    wide = np.promote_types(dtype, np.float32)
     if weights.size <= LARGE:
         whole = clustered_to_fit(weights, k, gram, zeros, dtype, merge=merge)
-        return whole.values().astype(dtype)
+        return whole.values().astype(wide)
     values = weights if zeros is None else np.where(zeros, 0.0, weights)
     mass = importance(gram, weights.shape)
     part = _largest(values, min(weights.size // SAMPLE, weights.shape[2] // OUTPUTS))
@@ -74,7 +75,7 @@ def shared_to_fit(
     if merge > 0:
         centres = merged(sample, centres, sampled, merge, zeros is not None)
     book = _Values(np.unique(centres.astype(dtype)))
-    found = np.empty(weights.shape, dtype)
+    found = np.empty(weights.shape, wide)
     for own in _portions(weights.shape):
         pinned = False if zeros is None else zeros[:, :, own]
         steps = rounded_to_fit(
