@@ -20,6 +20,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from graphopt.errors import ModelError, printable
 from graphopt.ir.external import ExternalRegion
+from graphopt.ir.indexed import Indexed
 
 G_LOGGER.severity = G_LOGGER.CRITICAL  # a library does not write to its user's terminal
 
@@ -201,7 +202,7 @@ class Constant(gs.Constant):
     info: onnx.ValueInfoProto | None = None
     is_output = False
 
-    def __init__(self, name: str, values: np.ndarray | Stored) -> None:
+    def __init__(self, name: str, values: np.ndarray | Stored | Indexed) -> None:
         if isinstance(values, np.ndarray):
             values = _frozen(values)
         super().__init__(name, values)
@@ -212,10 +213,10 @@ class Constant(gs.Constant):
     @property
     def values(self) -> np.ndarray:
         """The contents, shape and dtype as declared; ml_dtypes for what numpy lacks."""
-        return self._values.load() if isinstance(self._values, Stored) else self._values
+        return self._values.load() if isinstance(self._values, LazyValues) else self._values
 
     @values.setter
-    def values(self, values: np.ndarray | Stored) -> None:
+    def values(self, values: np.ndarray | Stored | Indexed) -> None:
         self._values = _frozen(values) if isinstance(values, np.ndarray) else values
 
     @property
@@ -224,9 +225,14 @@ class Constant(gs.Constant):
         return self._values if isinstance(self._values, Stored) else None
 
     @property
+    def indexed(self) -> Indexed | None:
+        """Its few values and their places, where it is held so."""
+        return self._values if isinstance(self._values, Indexed) else None
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the values take in a file, types below a byte packed."""
-        if isinstance(self._values, Stored):
+        if isinstance(self._values, Stored | Indexed):
             return self._values.nbytes
         if self._values.dtype == object:
             return sum(len(str(text).encode()) for text in self._values.flat)

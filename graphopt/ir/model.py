@@ -279,7 +279,7 @@ def _write_outside(proto: TensorProto, constant: Constant, weights: AtomicFile) 
         proto.CopyFrom(stored.tensor)
         del proto.external_data[:]
         raw: bytes | memoryview = memoryview(stored.region.map().data)
-    elif stored is None and element_bits(constant.values.dtype) >= 8:
+    elif stored is None and element_bits(constant.dtype) >= 8:
         values = np.ascontiguousarray(constant.values)
         proto.data_type = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
         proto.dims.extend(values.shape)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from graphopt.ir.graph import Node
+from graphopt.ir.graph import Constant, Node
+from graphopt.ir.indexed import Indexed
 from graphopt.ir.model import Model
 from graphopt.pass_base import Context, Edit
 
@@ -58,6 +59,7 @@ def _cluster_floats(
         sharing, name = levels[place.name], place.name
         if isinstance(moments, Moments):
             place.weight.values = alone(place, sharing, moments)
+            hold_places(place.weight)
             how[name] = "fitted to what its layer reads"
         else:
             place.weight.values = plain(place, sharing, None)
@@ -83,5 +85,13 @@ def _refitted(
     how = {}
     for entry in refit(context.model, original, {}, context, method):
         assert isinstance(entry.node, Node)
-        how[names[entry.node.uid]] = FITTED if isinstance(entry, Edit) else entry.why
+        name = names[entry.node.uid]
+        how[name] = FITTED if isinstance(entry, Edit) else entry.why
+        if isinstance(entry, Edit):
+            hold_places(places[name].weight)
     return how
+
+
+def hold_places(weight: Constant) -> None:
+    """Hold a weight as the places of its values, where it takes few: floats are not kept for all layers."""
+    weight.values = Indexed.of(weight.values) or weight.values

@@ -28,6 +28,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant, Node
+from graphopt.ir.indexed import Indexed
 
 from ..quantization._weight_formats import OPSETS, SLICE_OPSET
 from ..quantization._weight_forms import Chain
@@ -178,8 +179,9 @@ def store(weight: Constant, opset: int) -> Node:
     Returns:
         A node that reads it.
     """
-    book = np.unique(weight.values)
-    codes = np.searchsorted(book, weight.values).astype(np.min_scalar_type(len(book)))
+    found = weight.indexed or Indexed.of(weight.values)
+    assert found is not None
+    book, codes = found.book, found.places
     numbers = Numbers(weight.dtype.itemsize, exact(book))
     packing = next(
         each for each in packings(max(len(book), 2), codes.size, numbers) if each.opset <= opset

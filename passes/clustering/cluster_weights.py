@@ -144,7 +144,7 @@ class ClusterWeights(LossyPass):
         known = _constants(context)
         for choice in chosen:
             weight, reader = places[choice.where].weight, places[choice.where].reader
-            if weight.dtype.kind == "f":
+            if weight.dtype.kind == "f" and not weight.indexed:
                 weight.values = weight.values + weight.dtype.type(0)  # -0 is stored as 0
             left = f" ({len(np.unique(weight.values))} left)" if self.merge else ""
             if not self.materialize:
