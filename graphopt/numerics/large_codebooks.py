@@ -34,7 +34,7 @@ SAMPLE = 1 << 18
 OUTPUTS = 16
 """Of so many outputs at least, where there are as many."""
 
-PORTION = 1 << 21
+PORTION = 1 << 22
 """About how many weights are rounded together, half as many more at most."""
 
 
