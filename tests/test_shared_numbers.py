@@ -7,6 +7,8 @@ import pytest
 
 from graphopt.ir.graph import Constant
 from graphopt.ir.model import Model
+from graphopt.packing.entropy import entropy
+from graphopt.passes.clustering._codes import Planes, packings
 from graphopt.passes.clustering._numbers import HALF, Numbers, exact, shared_type
 from graphopt.passes.clustering.cluster_weights import ClusterWeights
 from graphopt.stage import Stage
@@ -134,6 +136,32 @@ def test_a_table_is_halved_where_that_saves_more_than_a_node() -> None:
     assert not Numbers(4).halved(1000)
     assert not Numbers(2, True).halved(1000)
     assert Numbers(8, True).halved(17)
+
+
+@pytest.mark.parametrize("clusters", [8, 24, 32, 64, 96])
+@pytest.mark.parametrize("zeros", [0.0, 0.5])
+def test_codes_in_two_planes_tell_little_about_each_other(clusters: int, zeros: float) -> None:
+    """So that a packed file, whose planes are coded apart, loses little by them."""
+    model = product()
+    weight = held(model, "w")
+    empty = np.random.default_rng(4).random(weight.values.shape) < zeros
+    weight.values = np.where(empty, 0, weight.values).astype(np.float32)
+    stored, floats = (clustered(model, clusters=clusters, materialize=m) for m in (False, True))
+    assert np.array_equal(run(stored), run(floats))
+    _, codes, counts = np.unique(held(floats, "w").values, return_inverse=True, return_counts=True)
+    given = initializers(stored)["w_codebook"].astype(np.float32)
+    places = np.searchsorted(np.sort(given), np.unique(held(floats, "w").values))
+    place = np.argsort(given)[places][codes].ravel()
+    forms = packings(clusters, weight.values.size, Numbers(4, True))
+    form = next(each for each in forms if each.opset <= stored.opset)
+    assert isinstance(form, Planes)
+    step = form.low.values
+    apart = sum(entropy(np.bincount(part)) for part in np.divmod(place, step))
+    rising = sum(entropy(np.bincount(part)) for part in np.divmod(codes.ravel(), step))
+    assert apart <= rising
+    assert entropy(counts) <= apart * (1 + 1e-9)
+    if clusters == 8 and zeros:
+        assert apart < 0.97 * rising
 
 
 def test_constants_are_constants() -> None:

@@ -29,6 +29,7 @@ import onnx_graphsurgeon as gs
 
 from graphopt.ir.graph import Constant, Node
 from graphopt.ir.indexed import Indexed
+from graphopt.packing.entropy import entropy
 
 from ..quantization._weight_formats import OPSETS, SLICE_OPSET
 from ..quantization._weight_forms import Chain
@@ -190,9 +191,35 @@ def store(weight: Constant, opset: int) -> Node:
     if isinstance(packing, Packing):
         _decode(chain, codes, packing, np.resize(book, packing.values), "", last=True)
     else:
-        values = stored_numbers(chain, "codebook", book, numbers)
+        order = _order(np.bincount(codes.ravel(), minlength=len(book)), packing)
+        values = stored_numbers(chain, "codebook", book[order], numbers)
+        codes = np.argsort(order).astype(codes.dtype)[codes]
         chain.end("Gather", [values, indices(chain, codes, packing)])
     return chain.near
+
+
+def _order(counts: np.ndarray, form: Planes) -> np.ndarray:
+    """The order of values in which the codes in two planes tell least about each other.
+
+    An entropy code for each plane then takes hardly more than one for both together.
+
+    Args:
+        counts: how often each value occurs.
+        form: of the codes.
+    """
+    often = np.argsort(-counts, kind="stable")
+    high, low = form.high.values, form.low.values
+    orders = [np.arange(len(counts)), often]
+    if len(counts) == high * low:  # the most frequent ones in the first of the low plane
+        orders.append(often.reshape(low, high).T.ravel())
+
+    def bound(order: np.ndarray) -> float:
+        found = np.zeros(high * low)
+        found[: len(order)] = counts[order]
+        plane = found.reshape(high, low)
+        return entropy(plane.sum(axis=0)) + entropy(plane.sum(axis=1))
+
+    return min(orders, key=bound)
 
 
 def stored_numbers(chain: Chain, what: str, values: np.ndarray, numbers: Numbers) -> gs.Tensor:
