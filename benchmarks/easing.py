@@ -6,7 +6,7 @@
 ``cluster-weights`` runs on a task up to where it has measured what each place loses alone. Then candidates of
 given sizes are taken from the rows of relaxations in three orders: by what was measured, by what the pass
 predicts, and by the geometric mean of both, which is what ``graphopt.easing`` does. The smallest that is not
-below a size is measured as by ``benchmarks.quantization measure``.
+predicted to be below a size is measured as by ``benchmarks.quantization measure``.
 """
 
 from __future__ import annotations
@@ -82,21 +82,19 @@ def ordered(found: Found, exponent: float) -> list[list[Choice]]:
 def rows(folder: Path, found: Found, sizes: Sequence[float], target: Path) -> Mapping[Path, str]:
     """Candidates of all orders and sizes, written; by path what each is."""
     whole = (folder / "model.onnx").stat().st_size
+    full = strongest(found.plan.choices)
+    unchanged = len(found.plan.build(full).model.to_bytes()) + sum(each.saving for each in full)
     made: dict[Path, str] = {}
     for order, exponent in ORDERS.items():
-        path = ordered(found, exponent)
+        path = [full, *ordered(found, exponent)]
         for size in sizes:
-            low, high = 0, len(path) - 1
-            model = found.plan.build(path[high]).model
-            while low < high:
-                middle = (low + high) // 2
-                tried = found.plan.build(path[middle]).model
-                if len(tried.to_bytes()) < size * whole:
-                    low = middle + 1
-                else:
-                    high, model = middle, tried
+            chosen = next(
+                each
+                for each in path
+                if unchanged - sum(choice.saving for choice in each) >= min(size * whole, unchanged)
+            )
             place = target / f"{order}-{size:g}.onnx"
-            model.save(place)
+            found.plan.build(chosen).model.save(place)
             made[place] = order
     return made
 
