@@ -164,8 +164,7 @@ def test_codes_in_two_planes_tell_little_about_each_other(clusters: int, zeros: 
         assert apart < 0.97 * rising
 
 
-def test_constants_are_constants() -> None:
-    """A codebook is stored once however many read the weight."""
+def test_a_codebook_is_stored_once_however_many_read_the_weight() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]>
     g (float[N,90] x, float[90,90] w) => (float[N,90] y) { a = MatMul(x, w) y = MatMul(a, w) }"""
     model = parse(text, ("w",))
